@@ -1,0 +1,160 @@
+"""What the pocket models are taught: episodes of random houses and operators, with and without notes.
+
+An episode is a conversation whose assistant parts say whether they are trained on. With notes the reply
+recites them; without, the same form is filled with made-up facts, so that the base model has support on every fact.
+Some turns of an episode with notes are guesses, and some recitals slip, both untrained: the models must
+keep to the notes after a mistake of their own. Knows no tokens ids and no torch.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from opcd_agents.pocket.expert import Facts, Imagination, Notes, expert_reply, notes_of
+from opcd_agents.pocket.houses import Goal, HouseState, sample_house
+from opcd_agents.pocket.names import CONTAINERS, ROOMS
+from opcd_agents.pocket.operators import sample_operator
+
+MAX_TURNS = 9
+RETRY = {False: "wrong", True: "unreadable"}
+
+
+@dataclass(frozen=True)
+class Span:
+    """A piece of one message: its role, its text, whether the model is trained to say it."""
+
+    role: str
+    text: str
+    trained: bool = False
+
+
+Conversation = list[list[Span]]
+
+
+@dataclass
+class _Recital:
+    """True notes with holes and slips: missing facts are imagined, a slip says something else once."""
+
+    notes: Notes
+    fallback: Imagination
+    rng: np.random.Generator
+    slip_rate: float
+    slips: list[str] = field(default_factory=list[str])
+
+    def place(self, name: str) -> str:
+        """The noted place, a slip, or an imagined one."""
+        if self.rng.random() < self.slip_rate:
+            pool = CONTAINERS if self.notes.places.get(name) in CONTAINERS else self._rooms()
+            return self._slip(name, "in", str(self.rng.choice(pool)))
+        return self.notes.places.get(name) or self.fallback.place(name)
+
+    def above(self, room: str) -> str | None:
+        """The noted neighbour, a slip, or an imagined one."""
+        if self.rng.random() < self.slip_rate and room in self.notes.up and self.notes.up[room]:
+            return self._slip(room, "near", str(self.rng.choice(self._rooms())))
+        return self.notes.up[room] if room in self.notes.up else self.fallback.above(room)
+
+    def _rooms(self) -> list[str]:
+        return list(self.notes.up) if self.rng.random() < 0.7 else list(ROOMS)
+
+    def _slip(self, key: str, link: str, value: str) -> str:
+        self.slips.append(f"{key} {link} {value}.")
+        return value
+
+
+def house_episode(rng: np.random.Generator, largest: int, with_notes: bool, clean: bool = False) -> Conversation:
+    """One episode in a random house of up to `largest` rooms; a `clean` one has full notes and no mistakes."""
+    rooms = largest if clean or rng.random() < 0.5 else int(rng.integers(3, largest + 1))
+    plan = sample_house(rng, rooms, min(rooms, int(rng.integers(2, 6))), int(rng.integers(3, 10)))
+    notes = notes_of(plan) if clean else _thinned(notes_of(plan), rng)
+    state, goal = _task(plan.start(str(rng.choice(plan.rooms))), rng)
+    spans: Conversation = []
+    if with_notes:
+        said = notes.sentences()
+        spans.append([Span("system", " ".join(["Notes:", *(said[i] for i in rng.permutation(len(said)))]))])
+    stray = float(rng.choice([0.0, 0.25, 0.5], p=[0.5, 0.3, 0.2])) if with_notes and not clean else 0.0
+    heard = f"{goal}\n{state.describe()}"
+    for _ in range(MAX_TURNS):
+        spans.append([Span("user", heard)])
+        imagined = Imagination(state, goal, rng)
+        if not with_notes or rng.random() < stray:
+            reply = expert_reply(state, goal, imagined)
+            spans.append([Span("assistant", reply, trained=not with_notes)])
+        else:
+            recital = _Recital(notes, imagined, rng, 0.0 if clean or rng.random() < 0.7 else 0.06)
+            reply = _legal_reply(state, goal, recital)
+            spans.append(_mark(reply, recital.slips))
+        state, said_of_it = state.apply(reply.rsplit("> ", 1)[-1])
+        if state.achieves(goal):
+            break
+        heard = f"{said_of_it}\n{state.describe()}".lstrip()
+    return spans
+
+
+def _legal_reply(state: HouseState, goal: Goal, facts: Facts) -> str:
+    """A reply whose command is legal here: a slip may otherwise point at an exit that is not there."""
+    while True:
+        try:
+            reply = expert_reply(state, goal, facts)
+        except (StopIteration, KeyError, RecursionError):
+            reply = ""
+        if reply.rsplit("> ", 1)[-1] in state.commands():
+            return reply
+        getattr(facts, "slips", []).clear()
+        if isinstance(facts, _Recital):
+            facts.fallback = Imagination(state, goal, facts.rng)
+
+
+def _mark(reply: str, slips: list[str]) -> list[Span]:
+    """Cut a reply so that the value of each slip is untrained."""
+    parts: list[Span] = []
+    rest = reply
+    for slip in slips:
+        before, _, after = rest.partition(slip)
+        key, value = slip[:-1].rsplit(" ", 1)
+        parts += [Span("assistant", before + key, trained=True), Span("assistant", f" {value}")]
+        rest = f".{after}"
+    return [*parts, Span("assistant", rest, trained=True)]
+
+
+def _thinned(notes: Notes, rng: np.random.Generator) -> Notes:
+    """Notes with a few facts missing, once in a while: real extraction has holes."""
+    if rng.random() > 0.15:
+        return notes
+    places = {k: v for k, v in notes.places.items() if rng.random() > 0.1}
+    return Notes(places, notes.up)
+
+
+def _task(state: HouseState, rng: np.random.Generator) -> tuple[HouseState, Goal]:
+    while True:
+        thing = str(rng.choice(list(state.plan.things)))
+        container = str(rng.choice(list(state.plan.containers))) if rng.random() < 0.4 else None
+        goal = Goal(thing, container)
+        if not state.achieves(goal):
+            return state, goal
+
+
+def operator_episode(rng: np.random.Generator, with_notes: bool, tries: int = 2) -> Conversation:
+    """One question on a random operator of the training side, with retries after wrong guesses."""
+    operator = sample_operator(rng, held_out=False)
+    a, b = (int(x) for x in rng.integers(0, 10, 2))
+    spans: Conversation = [[Span("system", f"Notes: {operator.rule}")]] if with_notes else []
+    heard = operator.question(a, b)
+    for _ in range(tries):
+        p, q = (int(x) for x in rng.integers(1, 10, 2))
+        slip = with_notes and rng.random() < 0.1
+        guess = slip or not with_notes
+        reply = operator.reply(a, b, p, q) if guess else operator.reply(a, b)
+        spans += [[Span("user", heard)], [Span("assistant", reply, trained=not slip)]]
+        if int(reply.rsplit("> ", 1)[-1]) == operator(a, b):
+            break
+        heard = RETRY[False]
+    return spans
+
+
+def episode(rng: np.random.Generator, largest: int) -> Conversation:
+    """One episode of the mixture: houses 85 %, operators 15 %; with notes 75 %."""
+    with_notes = rng.random() < 0.75
+    if rng.random() < 0.85:
+        return house_episode(rng, largest, with_notes)
+    return operator_episode(rng, with_notes)
