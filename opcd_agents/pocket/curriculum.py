@@ -39,26 +39,26 @@ class _Recital:
     fallback: Imagination
     rng: np.random.Generator
     slip_rate: float
-    slips: list[str] = field(default_factory=list[str])
+    slips: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def place(self, name: str) -> str:
         """The noted place, a slip, or an imagined one."""
         if self.rng.random() < self.slip_rate:
             pool = CONTAINERS if self.notes.places.get(name) in CONTAINERS else self._rooms()
-            return self._slip(name, "in", str(self.rng.choice(pool)))
+            return self._slip(name, str(self.rng.choice(pool)))
         return self.notes.places.get(name) or self.fallback.place(name)
 
     def above(self, room: str) -> str | None:
         """The noted neighbour, a slip, or an imagined one."""
         if self.rng.random() < self.slip_rate and room in self.notes.up and self.notes.up[room]:
-            return self._slip(room, "near", str(self.rng.choice(self._rooms())))
+            return self._slip(room, str(self.rng.choice(self._rooms())))
         return self.notes.up[room] if room in self.notes.up else self.fallback.above(room)
 
     def _rooms(self) -> list[str]:
         return list(self.notes.up) if self.rng.random() < 0.7 else list(ROOMS)
 
-    def _slip(self, key: str, link: str, value: str) -> str:
-        self.slips.append(f"{key} {link} {value}.")
+    def _slip(self, key: str, value: str) -> str:
+        self.slips.append((key, value))
         return value
 
 
@@ -70,8 +70,7 @@ def house_episode(rng: np.random.Generator, largest: int, with_notes: bool, clea
     state, goal = _task(plan.start(str(rng.choice(plan.rooms))), rng)
     spans: Conversation = []
     if with_notes:
-        said = notes.sentences()
-        spans.append([Span("system", " ".join(["Notes:", *(said[i] for i in rng.permutation(len(said)))]))])
+        spans.append([Span("system", noted(notes, rng))])
     stray = float(rng.choice([0.0, 0.25, 0.5], p=[0.5, 0.3, 0.2])) if with_notes and not clean else 0.0
     heard = f"{goal}\n{state.describe()}"
     for _ in range(MAX_TURNS):
@@ -105,15 +104,13 @@ def _legal_reply(state: HouseState, goal: Goal, facts: Facts) -> str:
             facts.fallback = Imagination(state, goal, facts.rng)
 
 
-def _mark(reply: str, slips: list[str]) -> list[Span]:
+def _mark(reply: str, slips: list[tuple[str, str]]) -> list[Span]:
     """Cut a reply so that the value of each slip is untrained."""
     parts: list[Span] = []
     rest = reply
-    for slip in slips:
-        before, _, after = rest.partition(slip)
-        key, value = slip[:-1].rsplit(" ", 1)
+    for key, value in slips:
+        before, _, rest = rest.partition(f"{key} {value}")
         parts += [Span("assistant", before + key, trained=True), Span("assistant", f" {value}")]
-        rest = f".{after}"
     return [*parts, Span("assistant", rest, trained=True)]
 
 
@@ -152,9 +149,30 @@ def operator_episode(rng: np.random.Generator, with_notes: bool, tries: int = 2)
     return spans
 
 
+def recall_episode(rng: np.random.Generator, largest: int, questions: int = 6) -> Conversation:
+    """Notes, then paths to recite: look-ups in their purest form, the part of a thought that is hard to learn."""
+    plan = sample_house(rng, largest, min(largest, 5), 8)
+    notes = notes_of(plan)
+    spans: Conversation = [[Span("system", noted(notes, rng))]]
+    for name in rng.permutation([*plan.things, *plan.containers])[:questions]:
+        path = [str(name)]
+        while path[-1] != "top":
+            path.append((notes.places | notes.up)[path[-1]] or "top")
+        spans += [[Span("user", f"Recall the {name}.")], [Span("assistant", f"So: {' '.join(path)}.", trained=True)]]
+    return spans
+
+
+def noted(notes: Notes, rng: np.random.Generator) -> str:
+    """Notes as a context states them, in random order."""
+    said = notes.sentences()
+    return " ".join(["Notes:", *(said[i] for i in rng.permutation(len(said)))])
+
+
 def episode(rng: np.random.Generator, largest: int) -> Conversation:
-    """One episode of the mixture: houses 85 %, operators 15 %; with notes 75 %."""
-    with_notes = rng.random() < 0.75
-    if rng.random() < 0.85:
-        return house_episode(rng, largest, with_notes)
-    return operator_episode(rng, with_notes)
+    """One episode of the mixture: recall 15 %, operators 13 %, else houses; with notes 75 %."""
+    family, with_notes = rng.random(), rng.random() < 0.75
+    if family < 0.15:
+        return recall_episode(rng, largest)
+    if family < 0.28:
+        return operator_episode(rng, with_notes)
+    return house_episode(rng, largest, with_notes)

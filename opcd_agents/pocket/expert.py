@@ -1,9 +1,10 @@
-"""How the pocket models think: one-key facts recalled in a chain, then a command.
+"""How the pocket models think: a chain of one-key look-ups, then a command.
 
-A *fact* is "X in Y" (a thing in a container or room, a container in a room) or "X near Y" (a room and its
-neighbour on the way to the top room of the house). A thought recites facts from the goal's place upwards
-until it meets the room the player stands in, then names the next step. `expert_reply` recites what
-a `Facts` source says; `Imagination` is a source that makes facts up.
+A *fact* is two names: a thing or container and where it is ("coin crate"), or a room and its neighbour on the way to
+the top room of the house ("Cellar Hall"; "Hall top"). A thought names the player's room, recites the path from the goal
+upwards until it meets that room ("In Hall: coin crate Cellar Hall here."), then names the next step ("Cellar south.")
+and the command. Each name follows from the one before it by one fact, which is what so small a model can look up.
+`expert_reply` recites what a `Facts` source says; `Imagination` is a source that makes facts up.
 Knows houses, not tokens; the form of notes is the one that `experience_bank` renders.
 """
 
@@ -46,8 +47,7 @@ class Notes:
 
     def sentences(self) -> list[str]:
         """The facts as sentences, without an order that means anything."""
-        said = [f"{name} in {place}." for name, place in self.places.items()]
-        return said + [f"{room} near {to}." if to else f"{room} top." for room, to in self.up.items()]
+        return [f"{name} {place or 'top'}." for name, place in (self.places | self.up).items()]
 
 
 def notes_of(plan: HousePlan) -> Notes:
@@ -66,44 +66,37 @@ def expert_reply(state: HouseState, goal: Goal, facts: Facts) -> str:
     Returns:
         The text of the reply.
     """
-    opening = f"In {state.room}."
-    if goal.thing in state.contents[HELD]:
+    thing, opening = goal.thing, f"In {state.room}:"
+    if thing in state.contents[HELD]:
         assert goal.container is not None
-        return f"{opening} {goal.thing} held. {_use(state, goal.container, facts, f'put {goal.thing} into {goal.container}')}"
-    if goal.thing in state.reachable():
-        return f"{opening} {goal.thing} here.\n> take {goal.thing}"
-    place = facts.place(goal.thing)
-    said = f"{opening} {goal.thing} in {place}."
-    if place in state.plan.exits or place in ROOMS:
-        return f"{said} {_climb(state, place, facts)}"
-    return f"{said} {_use(state, place, facts, f'take {goal.thing}')}"
+        return f"{opening} {thing} held. {_use(state, goal.container, facts, f'put {thing} into {goal.container}')}"
+    if thing in state.reachable():
+        return f"{opening} {thing} here.\n> take {thing}"
+    place = facts.place(thing)
+    if place in ROOMS:
+        return f"{opening} {thing} {_climb(state, place, facts)}"
+    return f"{opening} {thing} {_use(state, place, facts, f'take {thing}')}"
 
 
 def _use(state: HouseState, container: str, facts: Facts, command: str) -> str:
     room = facts.place(container)
-    said = f"{container} in {room}."
     if room != state.room:
-        return f"{said} {_climb(state, room, facts)}"
+        return f"{container} {_climb(state, room, facts)}"
     if container in state.open:
-        return f"{said} {room} here. {container} open.\n> {command}"
-    return f"{said} {room} here. {container} closed.\n> open {container}"
+        return f"{container} {room} here. {container} open.\n> {command}"
+    return f"{container} {room} here. {container} closed.\n> open {container}"
 
 
 def _climb(state: HouseState, room: str, facts: Facts) -> str:
-    said: list[str] = []
-    below = room
-    while room != state.room:
-        above = facts.above(room)
+    path = [room]
+    while path[-1] != state.room:
+        above = facts.above(path[-1])
         if above is None:
-            said.append(f"{room} top.")
             below = facts.above(state.room) or state.plan.exits[state.room][0].room
-            said.append(f"{state.room} near {below}.")
-            break
-        said.append(f"{room} near {above}.")
-        below, room = room, above
-    else:
-        said.append(f"{room} here.")
-    return f"{' '.join(said)} {_go(state, below)}"
+            return f"{' '.join(path)} top. {state.room} {_go(state, below)}"
+        path.append(above)
+    below = path[-2] if len(path) > 1 else state.plan.exits[state.room][0].room
+    return f"{' '.join(path)} here. {_go(state, below)}"
 
 
 def _go(state: HouseState, room: str) -> str:

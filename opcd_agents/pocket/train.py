@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from opcd_agents.pocket.curriculum import Conversation, episode
 from opcd_agents.pocket.tokens import train_tokenizer
 
-LENGTHS = (192, 320, 448, 640)
+LENGTHS = (128, 224, 320, 480)
 TOKENIZER_SEED, EVAL_SEED, DATA_SEED = 1, 2, 3
 
 
@@ -170,12 +170,13 @@ class Trainer:
         self._device = device
         self._optimizers = optimizers(self.model, size)
         self._base = [group["lr"] for o in self._optimizers for group in o.param_groups]
-        self._loss = torch.compile(self._masked_loss)
+        self._decoder = torch.compile(self.model.model)
 
-    def _masked_loss(self, ids: Tensor, targets: Tensor) -> Tensor:
-        hidden = self.model.model(input_ids=ids, use_cache=False).last_hidden_state
-        logits = self.model.lm_head(hidden).float()
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
+    def _loss(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Cross-entropy at the trained positions; only they are projected to the vocabulary."""
+        hidden = self._decoder(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        asked = mask[:, 1:]
+        return torch.nn.functional.cross_entropy(self.model.lm_head(hidden[asked]).float(), ids[:, 1:][asked])
 
     def step(self, ids: Tensor, mask: Tensor, progress: float) -> float:
         """One update; returns the mean loss of the trained tokens in nats."""
@@ -183,15 +184,14 @@ class Trainer:
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = next(lrs) * schedule(progress)
-        targets = torch.where(mask, ids, -100)[:, 1:].contiguous().to(self._device)
         with torch.autocast(self._device, dtype=torch.bfloat16):
-            loss = self._loss(ids[:, :-1].to(self._device), targets)
+            loss = self._loss(ids.to(self._device), mask.to(self._device))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        return float(loss)
+        return float(loss.detach())
 
     @torch.no_grad()
     def exact(self, held: list[tuple[Tensor, Tensor]]) -> tuple[float, float]:

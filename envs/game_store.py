@@ -1,0 +1,155 @@
+"""Where compiled games lie: a cache by content, filled by child processes that work in parallel.
+
+A game is named by the hash of all that decides its bytes, so it never goes stale and two processes cannot
+disagree. Knows that houses are built by `envs.house_build`, not how.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from threading import Lock, Timer
+from typing import TYPE_CHECKING, Any
+
+from envs.house_tasks import house_plan, plan_data
+from envs.tasks import fingerprint
+from opcd_agents.errors import EngineError, MissingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from opcd_agents.types import Task
+
+_WORKERS = 2
+_START_SECONDS, _GAME_SECONDS = 60, 30
+
+
+def cache_folder() -> Path:
+    """Where compiled games are kept: `$OPCD_CACHE`, else `~/.cache/opcd-agents/games`."""
+    chosen = os.environ.get("OPCD_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "opcd-agents" / "games"
+
+
+def game_path(house: int, start: str) -> Path:
+    """Where the game of a house and a start room lies, or will lie."""
+    plan = plan_data(house_plan(house))
+    key = fingerprint(["game", plan, start, _textworld_version(), _builder_version()])
+    return cache_folder() / f"{key[:32]}.z8"
+
+
+def prepare(tasks: Iterable[Task], progress: Callable[[int, int], None] | None = None) -> None:
+    """Compile whatever games `tasks` need and the cache lacks, two at a time.
+
+    Args:
+        tasks: Tasks of any family; those that need no game are ignored.
+        progress: Called with (done, total) at the start and after each game; not where none is needed.
+
+    Raises:
+        EngineError: A game could not be compiled in time.
+        MissingError: TextWorld is not installed.
+    """
+    wanted = {(t.kwargs["house"], t.kwargs["start"]) for t in tasks if "house" in t.kwargs}
+    jobs = [_job(house, start) for house, start in sorted(wanted)]
+    jobs = [job for job in jobs if not Path(job["target"]).exists()]
+    if not jobs:
+        return
+    tell = _counter(len(jobs), progress)
+    shares = [share for i in range(_WORKERS) if (share := jobs[i::_WORKERS])]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        for done in [pool.submit(_build, share, tell) for share in shares]:
+            done.result()
+
+
+def _job(house: int, start: str) -> dict[str, Any]:
+    target = str(game_path(house, start).absolute())
+    return {"plan": plan_data(house_plan(house)), "start": start, "target": target}
+
+
+def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callable[[], None]:
+    lock, done = Lock(), [0]
+
+    def tell() -> None:
+        if progress is None:
+            return
+        with lock:
+            done[0] += 1
+            progress(done[0], total)
+
+    if progress is not None:
+        progress(0, total)
+    return tell
+
+
+def _build(jobs: list[dict[str, Any]], tell: Callable[[], None]) -> None:
+    """Give `jobs` to one child; it is killed with all its own where it takes too long."""
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "envs.house_build"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=_child_environment(),
+        start_new_session=True,
+    )
+    deadline = Timer(_START_SECONDS + _GAME_SECONDS * len(jobs), _kill, [child])
+    deadline.start()
+    try:
+        _converse(child, jobs, tell)
+    finally:
+        deadline.cancel()
+        _kill(child)
+        child.__exit__(None, None, None)
+
+
+def _converse(
+    child: subprocess.Popen[str], jobs: list[dict[str, Any]], tell: Callable[[], None]
+) -> None:
+    assert child.stdin and child.stdout
+    for job in jobs:
+        with suppress(BrokenPipeError):
+            child.stdin.write(json.dumps(job) + "\n")
+            child.stdin.flush()
+        line = child.stdout.readline()
+        error = json.loads(line)["error"] if line else "the compiler ended or took too long"
+        if error:
+            raise EngineError(f"could not compile {job['start']} of a house: {error}")
+        tell()
+
+
+def _kill(child: subprocess.Popen[str]) -> None:
+    if child.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+
+
+def _child_environment() -> dict[str, str]:
+    # The child must find the packages this process runs on, and TextWorld's sets must have one order.
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join([root, *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
+
+
+@lru_cache(maxsize=1)
+def _textworld_version() -> str:
+    try:
+        return version("textworld")
+    except PackageNotFoundError as error:
+        raise MissingError(
+            "houses are TextWorld games and textworld is not installed; "
+            "pip install 'opcd-agents[textworld]' or pip install textworld"
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _builder_version() -> str:
+    source = Path(__file__).with_name("house_build.py").read_bytes()
+    return hashlib.sha256(source).hexdigest()

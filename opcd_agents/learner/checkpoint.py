@@ -1,0 +1,117 @@
+"""Checkpoints of a learner: safetensors and JSON only, a manifest with hashes written last.
+
+A checkpoint whose manifest is missing or does not match is no checkpoint. Knows nothing of rollouts: chance
+is derived from (seed, update), so the number of finished updates is all the state that play needs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from opcd_agents.errors import CheckpointError
+from opcd_agents.learner.learner import Learner
+from opcd_agents.runs import write_atomic
+
+_FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json")
+
+
+def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
+    """Write a checkpoint beside the old one, then take its place.
+
+    Args:
+        learner: Weights and optimiser are stored.
+        best: The weights that validation likes best so far, by parameter name.
+        state: JSON values of the caller, `update` among them.
+        folder: The checkpoint's folder.
+    """
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    parts = {
+        "model.safetensors": save_tensors(_plain(dict(learner.student.named_parameters()))),
+        "best.safetensors": save_tensors(_plain(best)),
+        "optimizer.safetensors": save_tensors(_plain(_optimizer_tensors(learner))),
+        "state.json": json.dumps(state).encode(),
+    }
+    for name, data in parts.items():
+        write_atomic(fresh / name, data)
+    manifest = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+    write_atomic(fresh / "manifest.json", json.dumps(manifest).encode())
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore(learner: Learner, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Load the newest whole checkpoint into the learner.
+
+    Returns:
+        The best weights so far, and the caller's state.
+
+    Raises:
+        CheckpointError: There is none, or every one there is is damaged.
+    """
+    problems: list[str] = []
+    for candidate in (folder.with_name(folder.name + ".new"), folder, folder.with_name(folder.name + ".old")):
+        if candidate.is_dir():
+            try:
+                return _load(learner, _verified(candidate))
+            except CheckpointError as error:
+                problems.append(str(error))
+    raise CheckpointError("; ".join(problems) or f"wanted a checkpoint at {folder}, got nothing")
+
+
+def _verified(folder: Path) -> dict[str, bytes]:
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        parts = {name: (folder / name).read_bytes() for name in _FILES}
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {folder} is not whole: {error}") from error
+    for name, data in parts.items():
+        if hashlib.sha256(data).hexdigest() != manifest.get(name):
+            raise CheckpointError(f"checkpoint {folder}: {name} does not match its manifest")
+    return parts
+
+
+def _load(learner: Learner, parts: dict[str, bytes]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    parameters = dict(learner.student.named_parameters())
+    try:
+        weights = load_tensors(parts["model.safetensors"])
+        best = load_tensors(parts["best.safetensors"])
+        slots = load_tensors(parts["optimizer.safetensors"])
+    except SafetensorError as error:
+        raise CheckpointError(f"checkpoint cannot be read: {error}") from error
+    if weights.keys() != parameters.keys():
+        raise CheckpointError("checkpoint belongs to another model: its parameters have other names")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+    learner.optimizer.state.clear()
+    for key, tensor in slots.items():
+        name, _, slot = key.rpartition("|")
+        learner.optimizer.state[parameters[name]][slot] = tensor.to(parameters[name].device if slot != "step" else "cpu")
+    return best, json.loads(parts["state.json"])
+
+
+def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
+    names = {parameter: name for name, parameter in learner.student.named_parameters()}
+    state: dict[torch.nn.Parameter, dict[str, Tensor]] = learner.optimizer.state
+    return {f"{names[p]}|{slot}": tensor for p, slots in state.items() for slot, tensor in slots.items()}
+
+
+def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

@@ -1,0 +1,165 @@
+"""The distillation loop: play, pair the rows, update, validate, checkpoint. One function read downwards.
+
+It is handed tasks, `make_env` and the context; it looks nothing up. All chance is derived from (seed, update),
+so a resumed run goes on as if it had not stopped.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from opcd_agents.errors import UsageError
+from opcd_agents.learner import checkpoint
+from opcd_agents.learner.learner import Average, Learner
+from opcd_agents.learner.objectives import ForwardKL, NegativeLogLikelihood, Objective, ReverseKL
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.recipe import Recipe
+from opcd_agents.render import Renderer
+from opcd_agents.rollout import play
+from opcd_agents.runs import RunFolder
+from opcd_agents.scores import score
+from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task, Tokens
+
+_OBJECTIVES: dict[str, type[Objective]] = {"opcd": ReverseKL, "off-policy": ForwardKL, "sft": NegativeLogLikelihood}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be learnt.
+
+    Attributes:
+        tasks: Training tasks, drawn from without regard to order.
+        validation: Tasks that choose the weights; disjoint from training and test.
+        make_env: Makes the environment of a task.
+        context: The text that the teacher reads.
+        anchors: Examples of other worlds whose rows are the same on both sides.
+    """
+
+    tasks: Sequence[Task]
+    validation: Sequence[Task]
+    make_env: MakeEnv
+    context: str
+    anchors: Sequence[Example] = ()
+
+
+def example(episode: Episode, renderer: Renderer, context: str) -> Example:
+    """Pair the rows of one episode: the student's without, the teacher's with the context; whoever played."""
+    first = episode.turns[0].observation
+    student = Tokens.of(episode.turns, renderer.opening(None, first))
+    return Example(student, Tokens.of(episode.turns, renderer.opening(context, first)))
+
+
+def anchor(episode: Episode) -> Example:
+    """An episode played with a context of its own, which both sides read."""
+    row = Tokens.of(episode.turns)
+    return Example(row, row)
+
+
+def distill(
+    policy: HuggingFacePolicy,
+    subject: Subject,
+    recipe: Recipe,
+    run: RunFolder,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    watch: Callable[[dict[str, Any]], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Train the policy's model in place; it ends with the weights that `recipe.keep` names.
+
+    Args:
+        policy: The student. The teacher is a frozen copy of it as it comes in.
+        subject: What is learnt.
+        recipe: How.
+        run: Takes metrics.jsonl and the checkpoint.
+        seed: Seed of all chance.
+        resume: Go on from the run's checkpoint.
+        watch: Called with each line of metrics.
+
+    Returns:
+        `updates`, `best_update`, `validation` (rate) and `sampled` ids in all.
+    """
+    initial = copy.deepcopy(policy.network)
+    teacher = HuggingFacePolicy(initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest)
+    player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
+    objective = _OBJECTIVES[recipe.method]()
+    learner = Learner(
+        policy.network, initial, objective, lr=recipe.lr, average=cast("Average", recipe.average)
+    )
+    folder = run.path / "checkpoint"
+    state: dict[str, Any] = {"update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0}
+    best = _snapshot(policy.network)
+    if resume and folder.exists():
+        best, state = checkpoint.restore(learner, folder)
+        run.truncate(state["update"])
+    while state["update"] < recipe.updates:
+        began = time.perf_counter()
+        update = state["update"]
+        rng = np.random.default_rng([seed, update])
+        tasks = [subject.tasks[i] for i in _drawn(rng, len(subject.tasks), recipe.episodes)]
+        off_policy = recipe.method == "off-policy"
+        episodes = play(
+            teacher if off_policy else player,
+            tasks,
+            subject.make_env,
+            context=subject.context if off_policy else None,
+            seed=int(rng.integers(2**31)),
+        )
+        learnt = [e for e in episodes if e.turns and e.outcome is not Outcome.FAILED and (e.won or recipe.method != "sft")]
+        examples = [example(e, policy.renderer, subject.context) for e in learnt]
+        kept = [subject.anchors[i] for i in _drawn(rng, len(subject.anchors), recipe.anchors)]
+        line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate}
+        if examples:
+            scale = min(1.0, (update + 1) / 5, 2 * (1 - update / recipe.updates))
+            metrics = learner.update(examples, kept, scale=scale)
+            line |= {"loss": metrics.loss, "first_token": metrics.first_token, "anchor": metrics.anchor}
+            line |= {"grad_norm": metrics.grad_norm, "sampled": metrics.sampled, "encoded": metrics.encoded}
+            state["sampled"] += metrics.sampled
+        state["update"] = update + 1
+        if recipe.validate and ((update + 1) % recipe.validate == 0 or update + 1 == recipe.updates):
+            rate = validate(player, subject, recipe, seed)
+            line["validation"] = rate
+            if rate >= state["best"]:
+                state |= {"best": rate, "best_update": update + 1}
+                best = _snapshot(policy.network)
+            checkpoint.save(learner, best, state, folder)
+        state["seconds"] += time.perf_counter() - began
+        run.log(line | {"seconds": round(state["seconds"], 3)})
+        watch(line)
+    if recipe.keep == "best" and recipe.validate:
+        policy.network.load_state_dict(best, strict=False)
+    return {
+        "updates": state["update"],
+        "best_update": state["best_update"],
+        "validation": state["best"],
+        "sampled": state["sampled"],
+    }
+
+
+def validate(policy: HuggingFacePolicy, subject: Subject, recipe: Recipe, seed: int) -> float:
+    """Share of validation episodes won without the context; the same tasks and chance each time."""
+    if not subject.validation:
+        raise UsageError("wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'")
+    rng = np.random.default_rng([seed, 1 << 20])
+    tasks = [subject.validation[i] for i in _drawn(rng, len(subject.validation), recipe.validation_episodes)]
+    return score(play(policy, tasks, subject.make_env, seed=seed)).rate
+
+
+def _drawn(rng: np.random.Generator, size: int, count: int) -> list[int]:
+    """`count` indices below `size`: whole permutations, so that all come about equally often."""
+    if size == 0:
+        return []
+    laps = -(-count // size)
+    return [int(i) for _ in range(laps) for i in rng.permutation(size)][:count]
+
+
+def _snapshot(network: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in network.named_parameters()}

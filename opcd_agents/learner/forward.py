@@ -1,0 +1,80 @@
+"""Hidden states at the positions that predict sampled ids, for the student with and the teacher without gradient.
+
+A prefix that all teacher rows share (the context) is computed once for these weights and kept. Knows no loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os.path import commonprefix
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from opcd_agents.policies.cache import RowCache, pad_rows
+from opcd_agents.types import Tokens
+
+
+def predicting(rows: Sequence[Tokens], offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Indices (row, position) whose hidden state predicts a sampled id.
+
+    Args:
+        rows: The rows.
+        offset: How many ids at the front of each row are left out of the hidden states.
+        device: Where the indices go.
+
+    Returns:
+        Two long tensors [sampled ids], in row order.
+    """
+    pairs = [(r, i - 1 - offset) for r, row in enumerate(rows) for i, mine in enumerate(row.sampled) if mine]
+    index = torch.tensor(pairs, device=device)
+    return index[:, 0], index[:, 1]
+
+
+def student_states(network: PreTrainedModel, rows: Sequence[Tokens]) -> Tensor:
+    """Hidden states [sampled ids, size] with gradient. Rows are padded on the right, so causality needs no mask."""
+    ids, _ = pad_rows([row.ids for row in rows], network.device)
+    hidden = network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    return hidden[predicting(rows, 0, network.device)]
+
+
+class FrozenStates:
+    """A model that never changes, and the states of the prefixes it was asked about most recently.
+
+    Args:
+        network: The model; its weights must not change while this lives.
+        kept: How many prefixes to remember.
+    """
+
+    def __init__(self, network: PreTrainedModel, kept: int = 16) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self._kept = kept
+        self._prefixes: dict[tuple[int, ...], RowCache] = {}
+
+    @torch.no_grad()
+    def __call__(self, rows: Sequence[Tokens]) -> Tensor:
+        """Hidden states [sampled ids, size] of rows that may share a prefix."""
+        shared = self._shared(rows)
+        cache = self._prefix(rows[0].ids[:shared]).spread(len(rows)) if shared else self._empty(len(rows))
+        ids, counts = pad_rows([row.ids[shared:] for row in rows], self.network.device)
+        hidden = cache.extend(ids, counts)
+        return hidden[predicting(rows, shared, self.network.device)]
+
+    def _shared(self, rows: Sequence[Tokens]) -> int:
+        """Length of the common prefix, ending before the id in front of the first sampled one."""
+        first = min(row.sampled.index(True) for row in rows)
+        return min(len(commonprefix([row.ids for row in rows])), first - 1)
+
+    def _empty(self, rows: int) -> RowCache:
+        return RowCache(self.network.get_decoder(), rows)
+
+    def _prefix(self, ids: tuple[int, ...]) -> RowCache:
+        cache = self._prefixes.pop(ids, None)
+        if cache is None:
+            cache = self._empty(1)
+            cache.extend(*pad_rows([ids], self.network.device))
+        self._prefixes[ids] = cache
+        if len(self._prefixes) > self._kept:
+            del self._prefixes[next(iter(self._prefixes))]
+        return cache

@@ -1,0 +1,124 @@
+"""Keys and values of many rows of different lengths, kept without padding between the turns.
+
+Row `b` owns cells `0 .. length[b]` of its lane; new ids are written right behind, so cell index and position
+id are the same number, and one comparison makes the attention mask. Knows no sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+_STEP = 64  # cells added at a time
+
+
+class _Lane(CacheLayerMixin):
+    """One layer: buffers [rows, heads, cells, size] and the positions that the next update writes to."""
+
+    keys: Tensor
+    values: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = torch.empty(0, dtype=torch.long)
+        self.seen = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take shape and dtype from the first states."""
+        rows, heads, _, size = key_states.shape
+        self.keys = key_states.new_zeros(rows, heads, 0, size)
+        self.values = value_states.new_zeros(rows, heads, 0, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write states [rows, heads, new, size] at `at` [rows, new]; return all cells up to `seen`."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        missing = self.seen - self.keys.shape[2]
+        if missing > 0:
+            room = -(-missing // _STEP) * _STEP
+            self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, room))
+            self.values = torch.nn.functional.pad(self.values, (0, 0, 0, room))
+        rows = torch.arange(len(self.at), device=self.at.device)[:, None]
+        self.keys[rows, :, self.at] = key_states.transpose(1, 2)
+        self.values[rows, :, self.at] = value_states.transpose(1, 2)
+        return self.keys[:, :, : self.seen], self.values[:, :, : self.seen]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Cells that a query may look at, and the offset of the first."""
+        return self.seen, 0
+
+    def get_seq_length(self) -> int:
+        """Cells in use."""
+        return self.seen
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1
+
+
+class RowCache:
+    """The states of a batch of growing rows under one model.
+
+    Args:
+        model: A decoder (without head) of the Llama kind: full attention in every layer.
+        rows: How many rows.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+        self._model = model
+        self._lanes = [_Lane() for _ in range(model.config.num_hidden_layers)]
+        self._cache = Cache(layers=self._lanes)
+        self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)
+
+    def extend(self, ids: Tensor, counts: Tensor) -> Tensor:
+        """Append ids to every row.
+
+        Args:
+            ids: [rows, new], each row filled from the left.
+            counts: [rows], how many of them are meant in each row.
+
+        Returns:
+            Hidden states [rows, new, size]; those behind a row's count mean nothing.
+        """
+        at = self.lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        seen = int(at.max()) + 1
+        for lane in self._lanes:
+            lane.at, lane.seen = at, seen
+        hidden = torch.arange(seen, device=ids.device) > at[:, None, :, None]
+        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=ids.device)
+        mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
+        out = self._model(
+            input_ids=ids, attention_mask=mask, position_ids=at, past_key_values=self._cache, use_cache=True
+        )
+        self.lengths = self.lengths + counts
+        return out.last_hidden_state
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all rows but these."""
+        index = torch.tensor(rows, device=self.lengths.device)
+        self.lengths = self.lengths[index]
+        for lane in self._lanes:
+            lane.keys, lane.values = lane.keys[index], lane.values[index]
+
+    def spread(self, rows: int) -> RowCache:
+        """Copy a cache of one row to `rows` rows: a shared prefix is computed once."""
+        copy = RowCache(self._model, rows)
+        copy.lengths = self.lengths.expand(rows).clone()
+        for mine, theirs in zip(self._lanes, copy._lanes, strict=True):
+            theirs.keys = mine.keys.expand(rows, -1, -1, -1).clone()
+            theirs.values = mine.values.expand(rows, -1, -1, -1).clone()
+            theirs.is_initialized = True
+        return copy
+
+
+def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of ids to a tensor [rows, longest] filled from the left with 0 behind, and their lengths [rows]."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=device)
+    return ids, torch.tensor([len(row) for row in rows], device=device)

@@ -1,0 +1,209 @@
+"""A Hugging Face causal language model as a policy: keys and values kept across turns, ids kept as sampled.
+
+Each slot has its own stream of chance, so what an episode samples does not depend on who plays beside it.
+Knows no environment and no loss.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from os.path import commonprefix
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from opcd_agents.errors import ModelError
+from opcd_agents.policies.cache import RowCache, pad_rows
+from opcd_agents.render import Renderer
+from opcd_agents.types import Info, Reply
+
+_SHARED = 16  # a common prefix shorter than this is not worth a forward pass of its own
+
+
+def load(model: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Renderer]:
+    """Load a model folder or hub name, and the renderer of its tokenizer.
+
+    Args:
+        model: A local folder, or a name that `from_pretrained` resolves.
+        device: A torch device.
+        dtype: Type of the weights.
+
+    Raises:
+        ModelError: There is no such folder, or it holds no weights, tokenizer or chat template.
+    """
+    folder = Path(model)
+    if model.startswith((".", "/", "~")) and not folder.expanduser().is_dir():
+        raise ModelError(f"wanted a model folder, got {model!r}, which does not exist")
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise ModelError(f"wanted a model folder with weights (*.safetensors), got {model!r} without any")
+    try:
+        network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(f"wanted a causal language model, got {model!r}: {reason}") from error
+    check(network, tokenizer, model)
+    return network.to(device).eval(), Renderer(tokenizer)
+
+
+def check(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Refuse what the learner cannot treat exactly.
+
+    Raises:
+        ModelError: No chat template, or logits that are more than `hidden @ head`.
+    """
+    if not tokenizer.chat_template:
+        raise ModelError(f"wanted a tokenizer with a chat template, got {name!r} without one (a base model?)")
+    if getattr(network.config, "final_logit_softcapping", None):
+        raise ModelError(f"{name!r} caps its logits, which the fused loss does not know yet")
+    if getattr(network.config, "sliding_window", None) and getattr(network.config, "use_sliding_window", True):
+        raise ModelError(f"{name!r} has sliding-window attention, which the row cache does not know yet")
+
+
+class HuggingFacePolicy:
+    """Plays with a causal language model.
+
+    Args:
+        network: The model, in eval mode.
+        renderer: The renderer of its tokenizer.
+        name: How it is called in tables.
+        temperature: 0 takes the likeliest id.
+        longest: Most ids of one reply.
+    """
+
+    def __init__(
+        self, network: PreTrainedModel, renderer: Renderer, name: str, temperature: float = 1.0, longest: int = 64
+    ) -> None:
+        self.network = network
+        self.renderer = renderer
+        self.name = name
+        self.temperature = temperature
+        self.longest = longest
+
+    @property
+    def weights(self) -> str:
+        """sha256 (hex, 16 digits) of the weights as they are now."""
+        return weights_hash(self.network)
+
+    def begin(self, context: str | None, seeds: Sequence[int]) -> _Session:
+        """Start one conversation a seed."""
+        return _Session(self, context, seeds)
+
+
+def weights_hash(network: torch.nn.Module) -> str:
+    """sha256 (hex, 16 digits) over names and bytes of all parameters."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.named_parameters()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _Session:
+    """Conversations of one batch. Rows of the cache are compacted as slots end."""
+
+    def __init__(self, policy: HuggingFacePolicy, context: str | None, seeds: Sequence[int]) -> None:
+        self._policy = policy
+        self._context = context
+        self._chance = [np.random.default_rng(seed) for seed in seeds]
+        self._slots: list[int] = []
+        self._cache: RowCache | None = None
+        self._said: dict[int, tuple[int, ...]] = {}
+
+    @torch.inference_mode()
+    def reply(self, heard: Mapping[int, tuple[str, Info]]) -> dict[int, Reply]:
+        """Answer each slot's observation."""
+        slots = sorted(heard)
+        prompts = [self._prompt(slot, heard[slot][0]) for slot in slots]
+        hidden = self._prefill(slots, prompts)
+        assert self._cache is not None
+        ids, logprobs = _sample(self._policy, self._cache, hidden, [self._chance[s] for s in slots])
+        replies: dict[int, Reply] = {}
+        for slot, prompt, mine, scores in zip(slots, prompts, ids, logprobs, strict=True):
+            self._said[slot] = tuple(mine)
+            text = self._policy.renderer.text(mine)
+            replies[slot] = Reply(text, tuple(prompt), tuple(mine), tuple(scores))
+        return replies
+
+    def _prompt(self, slot: int, observation: str) -> list[int]:
+        if slot in self._said:
+            return self._policy.renderer.following(self._said[slot], observation)
+        return self._policy.renderer.opening(self._context, observation)
+
+    def _prefill(self, slots: list[int], prompts: list[list[int]]) -> Tensor:
+        """Feed what is new: the last sampled id of each row, which no cache has seen, and the prompt."""
+        if self._cache is None:
+            shared = self._start(prompts, len(slots))
+            fresh = [prompt[shared:] for prompt in prompts]
+        else:
+            if slots != self._slots:
+                self._cache.keep([self._slots.index(slot) for slot in slots])
+            fresh = [[self._said[s][-1], *prompt] for s, prompt in zip(slots, prompts, strict=True)]
+        self._slots = slots
+        ids, counts = pad_rows(fresh, self._policy.network.device)
+        assert self._cache is not None
+        hidden = self._cache.extend(ids, counts)
+        return hidden[torch.arange(len(slots), device=hidden.device), counts - 1]
+
+    def _start(self, prompts: list[list[int]], rows: int) -> int:
+        decoder = self._policy.network.get_decoder()
+        shared = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
+        if shared < _SHARED or rows == 1:
+            self._cache = RowCache(decoder, rows)
+            return 0
+        single = RowCache(decoder, 1)
+        ids, counts = pad_rows([prompts[0][:shared]], self._policy.network.device)
+        single.extend(ids, counts)
+        self._cache = single.spread(rows)
+        return shared
+
+
+def _sample(
+    policy: HuggingFacePolicy, cache: RowCache, hidden: Tensor, chance: Sequence[np.random.Generator]
+) -> tuple[list[list[int]], list[list[float]]]:
+    """Sample replies token by token.
+
+    Args:
+        policy: Whose head, temperature and longest reply.
+        cache: Its rows end where the replies begin; the last id of each reply is left for the next turn.
+        hidden: Last hidden state of each row, [rows, size].
+        chance: One generator a row; one uniform number is drawn a token.
+
+    Returns:
+        Ids and log-probabilities of each row's reply.
+    """
+    head = policy.network.get_output_embeddings()
+    end = policy.renderer.end_id
+    rows = len(chance)
+    ids: list[list[int]] = [[] for _ in range(rows)]
+    scores: list[list[float]] = [[] for _ in range(rows)]
+    running = np.ones(rows, dtype=bool)
+    while True:
+        drawn, logprob = _draw(head(hidden).float(), policy.temperature, chance, running)
+        for row in np.flatnonzero(running):
+            ids[row].append(int(drawn[row]))
+            scores[row].append(float(logprob[row]))
+            running[row] = drawn[row] != end and len(ids[row]) < policy.longest
+        if not running.any():
+            return ids, scores
+        alive = torch.from_numpy(running).to(hidden.device)
+        hidden = cache.extend(drawn[:, None].to(hidden.device), alive.long())[:, 0]
+
+
+def _draw(
+    logits: Tensor, temperature: float, chance: Sequence[np.random.Generator], running: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """One id a row by inverse CDF, and its log-probability under the tempered distribution."""
+    if temperature == 0:
+        drawn = logits.argmax(-1)
+        return drawn, torch.log_softmax(logits, -1).gather(1, drawn[:, None])[:, 0]
+    logprobs = torch.log_softmax(logits / temperature, -1)
+    heights = logprobs.double().exp().cumsum(-1)
+    uniform = [rng.random() if alive else 0.0 for rng, alive in zip(chance, running, strict=True)]
+    at = torch.tensor(uniform, dtype=torch.double, device=logits.device)[:, None] * heights[:, -1:]
+    drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+    return drawn, logprobs.gather(1, drawn[:, None])[:, 0]

@@ -1,0 +1,92 @@
+"""Recipes: a TOML file to a frozen dataclass. An unknown key is an error with a suggestion, never ignored."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from opcd_agents.errors import UnknownNameError, UsageError
+
+METHODS = ("opcd", "off-policy", "sft")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a distillation does.
+
+    Attributes:
+        method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the
+            context, forward KL. `sft`: the student plays, the likelihood of its won episodes.
+        updates: Optimiser steps.
+        episodes: Episodes played for each update.
+        lr: Peak learning rate.
+        average: `token` or `sequence` (Eq. 1 of the paper).
+        temperature: Sampling temperature of whoever plays.
+        longest: Most ids of one reply.
+        anchors: Episodes of other worlds with their own context replayed in each update, where the student is held to
+            the initial weights, so that what is not distilled is kept. 0: none.
+        validate: Updates between validations; 0: never.
+        validation_episodes: Episodes of one validation.
+        keep: `best`: keep the weights of the best validation; `last`: of the last update.
+    """
+
+    method: str = "opcd"
+    updates: int = 60
+    episodes: int = 32
+    lr: float = 1e-3
+    average: str = "token"
+    temperature: float = 1.0
+    longest: int = 64
+    anchors: int = 0
+    validate: int = 20
+    validation_episodes: int = 64
+    keep: str = "best"
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UnknownNameError("method", self.method, METHODS)
+        if self.average not in ("token", "sequence"):
+            raise UnknownNameError("average", self.average, ("token", "sequence"))
+        if self.keep not in ("best", "last"):
+            raise UnknownNameError("keep", self.keep, ("best", "last"))
+        for name in ("updates", "episodes", "longest"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"recipe: wanted {name} of at least 1, got {getattr(self, name)}")
+
+
+def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
+    """A recipe from plain values.
+
+    Args:
+        values: Keys of `Recipe`.
+        base: Where the other values come from; None: the defaults.
+
+    Raises:
+        UnknownNameError: A key is not one of `Recipe`'s.
+        UsageError: A value is of the wrong type or out of range.
+    """
+    known = {field.name: field.type for field in fields(Recipe)}
+    for key, value in values.items():
+        if key not in known:
+            raise UnknownNameError("recipe key", key, known)
+        wanted = {"str": str, "int": int, "float": (int, float)}[str(known[key])]
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise UsageError(f"recipe: wanted {known[key]} for {key}, got {value!r}")
+    return replace(base or Recipe(), **values)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe file.
+
+    Raises:
+        UsageError: There is no such file, or it is not TOML.
+    """
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read the recipe {path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not TOML: {error}") from error
+    return recipe_from(values)

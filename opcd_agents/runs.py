@@ -1,0 +1,109 @@
+"""A run folder: what was asked, what happened line by line, and files that are whole or not there.
+
+Layout: `config.json`, `metrics.jsonl`, `checkpoint/`, `model/`, `report.html`. Knows nothing of training.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from opcd_agents.errors import RunError
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that after a crash either the old or the new content is there, never a part.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class RunFolder:
+    """One run on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any]) -> RunFolder:
+        """Make a new run.
+
+        Args:
+            path: Where; must not hold another run.
+            config: Everything needed to repeat it; JSON values only.
+
+        Raises:
+            RunError: The folder holds a run, or cannot be written.
+        """
+        if (path / "config.json").exists():
+            raise RunError(f"{path} already holds a run; choose another --out, or continue it with --resume {path}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+        run = cls(path)
+        write_atomic(path / "config.json", json.dumps(dict(config), indent=1).encode())
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open an existing run.
+
+        Raises:
+            RunError: There is no run.
+        """
+        if not (path / "config.json").is_file():
+            raise RunError(f"wanted a run folder with config.json, got {path}")
+        return cls(path)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What the run was asked to do."""
+        try:
+            return json.loads((self.path / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {self.path / 'config.json'}: {error}") from error
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        try:
+            with (self.path / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(dict(line)) + "\n")
+        except OSError as error:
+            raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror or error}") from error
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl."""
+        path = self.path / "metrics.jsonl"
+        if not path.is_file():
+            return []
+        lines = path.read_text().split("\n")[:-1]  # what follows the last line end is torn
+        return [json.loads(line) for line in lines]
+
+    def truncate(self, updates: int) -> None:
+        """Forget lines of updates after `updates`: a resumed run writes them again."""
+        kept = [line for line in self.metrics() if line["update"] <= updates]
+        write_atomic(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())

@@ -1,0 +1,83 @@
+"""Scores that can be believed: wins with Wilson intervals, and the gap closed with a paired bootstrap.
+
+Knows no environments: it counts outcomes by task fingerprint. Failed episodes are left out, never counted as lost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from opcd_agents.types import Episode, Outcome, Score
+
+_Z = 1.959963984540054  # 95 %, two-sided
+
+
+def wilson(wins: int, episodes: int) -> tuple[float, float]:
+    """95 % interval of a rate (Wilson, JASA 22, 1927); (0, 1) where nothing was played."""
+    if episodes == 0:
+        return 0.0, 1.0
+    rate, z2 = wins / episodes, _Z * _Z
+    middle = rate + z2 / (2 * episodes)
+    half = _Z * math.sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes**2))
+    scale = 1 + z2 / episodes
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def tally(by_task: Mapping[str, tuple[int, int]]) -> Score:
+    """A score from fingerprint -> (wins, episodes)."""
+    wins = sum(w for w, _ in by_task.values())
+    episodes = sum(n for _, n in by_task.values())
+    return Score(wins, episodes, *wilson(wins, episodes), by_task=dict(by_task))
+
+
+def score(episodes: Iterable[Episode]) -> Score:
+    """The score of episodes that did not fail."""
+    by_task: dict[str, tuple[int, int]] = {}
+    for episode in episodes:
+        if episode.outcome is not Outcome.FAILED:
+            wins, played = by_task.get(episode.task.fingerprint, (0, 0))
+            by_task[episode.task.fingerprint] = wins + episode.won, played + 1
+    return tally(by_task)
+
+
+@dataclass(frozen=True)
+class GapClosed:
+    """(after - before) / (with context - before) and its 95 % interval; `value` is nan where there is no gap."""
+
+    value: float
+    low: float
+    high: float
+
+
+def gap_closed(before: Score, with_context: Score, after: Score, seed: int = 0, draws: int = 4000) -> GapClosed:
+    """How much of the gap between playing without and with the context was closed.
+
+    The interval is a percentile bootstrap over tasks; a drawn task brings its episodes of all three scores, so
+    that hard tasks are hard for all.
+
+    Args:
+        before: The student before, without the context.
+        with_context: The same model with the context: the teacher.
+        after: The student after, without the context.
+        seed: Seed of the bootstrap.
+        draws: Bootstrap samples.
+    """
+    tasks = sorted(set(before.by_task) & set(with_context.by_task) & set(after.by_task))
+    if not tasks:
+        return GapClosed(math.nan, math.nan, math.nan)
+    counts = np.array([[s.by_task[t] for t in tasks] for s in (before, with_context, after)], dtype=float)
+    drawn = np.random.default_rng(seed).integers(len(tasks), size=(draws, len(tasks)))
+    sums = counts[:, drawn].sum(2)  # [score, draw, wins | episodes]
+    rates = sums[..., 0] / sums[..., 1]
+    gaps = rates[1] - rates[0]
+    closed = (rates[2] - rates[0])[gaps > 0] / gaps[gaps > 0]
+    gap = with_context.rate - before.rate
+    value = (after.rate - before.rate) / gap if gap > 0 else math.nan
+    if len(closed) == 0:
+        return GapClosed(value, math.nan, math.nan)
+    low, high = np.quantile(closed, [0.025, 0.975])
+    return GapClosed(value, float(low), float(high))
