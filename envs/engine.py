@@ -12,7 +12,6 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
-from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, final
 
@@ -20,6 +19,7 @@ from opcd_agents.errors import EngineError, MissingError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _SEED = 1
 _MOST_OPEN = 16
@@ -55,12 +55,12 @@ class Engine:
         self.story = game_file.read_bytes()
         self._lock = Lock()
         self._frotz: Any = _open_frotz(game_file)
+        text, _ = self._frotz.reset()
+        self._start = clean(text[max(text.find("-= "), 0) :]), Snapshot(self._frotz.get_state())
 
     def start(self) -> tuple[str, Snapshot]:
         """The game's first words, banner and all cleaned away, and its first moment."""
-        with self._lock:
-            text, _ = self._frotz.reset()
-            return clean(text[max(text.find("-= "), 0) :]), Snapshot(self._frotz.get_state())
+        return self._start
 
     def play(self, snapshot: Snapshot, command: str) -> tuple[str, Snapshot]:
         """What the game answers to `command` at `snapshot`, and the moment after.

@@ -20,8 +20,8 @@ from pathlib import Path
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any
 
-from envs.house_tasks import house_plan, plan_data
-from envs.tasks import fingerprint
+from envs.house_data import house_plan, plan_data
+from envs.splits import fingerprint
 from opcd_agents.errors import EngineError, MissingError
 
 if TYPE_CHECKING:
@@ -110,10 +110,9 @@ def _build(jobs: list[dict[str, Any]], tell: Callable[[], None]) -> None:
         child.__exit__(None, None, None)
 
 
-def _converse(
-    child: subprocess.Popen[str], jobs: list[dict[str, Any]], tell: Callable[[], None]
-) -> None:
-    assert child.stdin and child.stdout
+def _converse(child: subprocess.Popen[str], jobs: list[dict[str, Any]], tell: Callable[[], None]) -> None:
+    assert child.stdin
+    assert child.stdout
     for job in jobs:
         with suppress(BrokenPipeError):
             child.stdin.write(json.dumps(job) + "\n")

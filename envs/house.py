@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, final
 from envs.commands import REFUSAL, read_command
 from envs.engine import Engine, Snapshot, engine_of
 from envs.game_store import game_path, prepare
+from envs.house_data import goal_of, house_plan, house_task, house_tasks
 from envs.house_memory import HouseReader
-from envs.house_tasks import goal_of, house_plan, house_task, house_tasks
 from envs.text_env import Scene, TextEnv
 from opcd_agents.errors import UsageError
 from opcd_agents.pocket.houses import Goal
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 @final
 class HouseEnv(TextEnv):
     """One goal in one house from one room. The game is compiled at the first `reset` if need be."""
+
+    _engine: Engine
+    _reader: HouseReader
+    _now: Snapshot
+    _room_text: str
 
     def __init__(
         self,
@@ -44,15 +49,11 @@ class HouseEnv(TextEnv):
             render_mode: See `TextEnv`.
         """
         super().__init__(_named_task(house, start, goal), render_mode)
-        self._game: tuple[Engine, HouseReader] | None = None
-        self._now: Snapshot | None = None
-        self._room_text = ""
 
     def _open(self, task: Task) -> Scene:
-        self._game = open_house(task)
-        room, self._now = self._game[0].start()
-        self._room_text = room
-        return self._scene_of(f"{goal_of(task)}\n{room}", room)
+        self._engine, self._reader = open_house(task)
+        self._room_text, self._now = self._engine.start()
+        return self._scene_of(f"{self._objective()}\n{self._room_text}", self._room_text)
 
     def _answer(self, reply: str) -> Scene:
         said = read_command(reply)
@@ -65,18 +66,13 @@ class HouseEnv(TextEnv):
         return self._scene_of(text, feedback, said.command)
 
     def _play(self, command: str) -> str:
-        assert self._game and self._now
-        engine, _ = self._game
-        feedback, self._now = engine.play(self._now, command)
+        feedback, self._now = self._engine.play(self._now, command)
         # The look is not the player's: what it changes (a turn of the game's clock) is thrown away.
-        self._room_text, _ = engine.play(self._now, "look")
+        self._room_text, _ = self._engine.play(self._now, "look")
         return feedback
 
-    def _scene_of(
-        self, text: str, feedback: str, action: str = "", invalid: str | None = None
-    ) -> Scene:
-        assert self._game and self._now
-        state = self._game[1].state(self._now.memory)
+    def _scene_of(self, text: str, feedback: str, action: str = "", invalid: str | None = None) -> Scene:
+        state = self._reader.state(self._now.memory)
         won = state.achieves(goal_of(self.task))
         return Scene(text, feedback, tuple(state.commands()), action, invalid, won)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from envs.house_tasks import plan_from_data
+from envs.house_data import plan_from_data
 
 if TYPE_CHECKING:
     from opcd_agents.pocket.houses import Exit, HousePlan
@@ -61,10 +61,7 @@ def _world(plan: HousePlan, start: str) -> Any:
     doors = {name: f"d_{i}" for i, name in enumerate(plan.doors)}
     boxes = {name: f"c_{i}" for i, name in enumerate(plan.containers)}
     # In lower case (the game prints titles): TextWorld renames whatever begins with "P" or "I".
-    rooms = {
-        name: maker.new_room(name.lower(), _room_text(plan, name, doors, boxes))
-        for name in plan.rooms
-    }
+    rooms = {name: maker.new_room(name.lower(), _room_text(plan, name, doors, boxes)) for name in plan.rooms}
     _connect(maker, plan, rooms)
     places = dict(rooms)
     for name, room in plan.containers.items():

@@ -6,7 +6,7 @@ Knows which objects a plan has and how Inform 7 keeps them; knows no engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from envs.zmemory import ObjectTree
 from opcd_agents.errors import EngineError
@@ -70,9 +70,7 @@ class HouseReader:
         except KeyError:
             raise EngineError("the player is in no room of the house") from None
         contents = {
-            place: tuple(
-                self.things[n] for n in tree.children(memory, numbers[place]) if n in self.things
-            )
+            place: tuple(self.things[n] for n in tree.children(memory, numbers[place]) if n in self.things)
             for place in (*self.plan.rooms, *self.plan.containers, HELD)
         }
         if sum(map(len, contents.values())) != len(self.things):

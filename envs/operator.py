@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import final
 
 from envs.commands import read_action
-from envs.tasks import fingerprint, split_of
+from envs.splits import fingerprint, split_of
 from envs.text_env import Scene, TextEnv
 from opcd_agents.errors import UsageError
 from opcd_agents.pocket.operators import SYMBOLS, Operator

@@ -91,9 +91,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """What is to be done, in words."""
 
     @final
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
         """Start the task in `options["task"]`; without one, the same task again."""
         super().reset(seed=seed)
         self._task = self._chosen(options)
@@ -168,9 +166,7 @@ class TurnLimit(gymnasium.Wrapper[str, str, str, str], gymnasium.utils.RecordCon
         super().__init__(env)
         self._left = 0
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, Info]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, Info]:
         """Start a task, its turns uncounted."""
         shown = self.env.reset(seed=seed, options=options)
         self._left = cast("TextEnv", self.env).task.limit

@@ -137,9 +137,7 @@ class Bank:
     def lessons(self, scope: str | None = None) -> list[tuple[str, Lesson]]:
         """(id, lesson), ordered by scope, kind and statement; None means any scope."""
         where, values = _where({"scope": scope})
-        rows = self._store.rows(
-            f"SELECT * FROM lessons{where} ORDER BY scope, kind, statement", values
-        )
+        rows = self._store.rows(f"SELECT * FROM lessons{where} ORDER BY scope, kind, statement", values)
         return [self._load_lesson(row) for row in rows]
 
     def lesson(self, name: str) -> tuple[str, Lesson]:
@@ -192,11 +190,7 @@ class Bank:
         if of_scope := [c for c in stored if c.scope == name]:
             return of_scope[-1]
         found = [(f"{c.id} ({c.scope})", c) for c in stored if c.id.startswith(name)]
-        known = (
-            {"latest", *(c.scope for c in stored), *(c.id for c in stored)}
-            if stored
-            else set[str]()
-        )
+        known = {"latest", *(c.scope for c in stored), *(c.id for c in stored)} if stored else set[str]()
         return _only("context", name, found, known)
 
     def counts(self) -> dict[str, int]:
@@ -241,9 +235,7 @@ class Bank:
         return self._store.rows("SELECT * FROM turns WHERE episode_id = ? ORDER BY number", [key])
 
     def _load_lesson(self, row: dict[str, Any]) -> tuple[str, Lesson]:
-        cited = self._store.rows(
-            "SELECT episode_id, turn FROM evidence WHERE lesson_id = ? ORDER BY 1, 2", [row["id"]]
-        )
+        cited = self._store.rows("SELECT episode_id, turn FROM evidence WHERE lesson_id = ? ORDER BY 1, 2", [row["id"]])
         return row["id"], lesson_from(row, [(c["episode_id"], c["turn"]) for c in cited])
 
     def _find(self, table: str, kind: str, name: str) -> dict[str, Any]:
@@ -254,9 +246,7 @@ class Bank:
 
 
 def _where(filters: Mapping[str, str | None]) -> tuple[str, list[Value]]:
-    used: dict[str, Value] = {
-        column: packed(str(value)) for column, value in filters.items() if value is not None
-    }
+    used: dict[str, Value] = {column: packed(str(value)) for column, value in filters.items() if value is not None}
     clause = " AND ".join(f"{column} = ?" for column in used)
     return f" WHERE {clause}" if used else "", list(used.values())
 
@@ -266,9 +256,7 @@ def _only(kind: str, name: str, found: Sequence[tuple[str, T]], known: Iterable[
     if len(found) > 1:
         labels = ", ".join(label for label, _ in found[:_SHOWN])
         more = ", .." if len(found) >= _SHOWN else ""
-        raise UsageError(
-            f"{name!r} is the beginning of several {kind}s ({labels}{more}); write more of it"
-        )
+        raise UsageError(f"{name!r} is the beginning of several {kind}s ({labels}{more}); write more of it")
     if not found:
         raise UnknownNameError(kind, name, known)
     return found[0][1]

@@ -109,16 +109,12 @@ def episode_from(row: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> 
             error=_maybe(row["error"]),
         )
     except (ValueError, TypeError, AttributeError) as error:
-        raise BankError(
-            f"episode {row['id']} is damaged ({error}); restore a copy of the bank"
-        ) from error
+        raise BankError(f"episode {row['id']} is damaged ({error}); restore a copy of the bank") from error
 
 
 def lesson_id(lesson: Lesson) -> str:
     """First 16 hex digits of sha256 of kind, scope and statement."""
-    return hashlib.sha256(
-        json.dumps([lesson.kind, lesson.scope, lesson.statement]).encode()
-    ).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([lesson.kind, lesson.scope, lesson.statement]).encode()).hexdigest()[:16]
 
 
 def lesson_row(lesson: Lesson) -> Row:
@@ -205,9 +201,7 @@ def _turn_from(row: Mapping[str, Any]) -> Turn:
 
 
 def _packed_row(values: Row) -> Row:
-    return {
-        name: packed(value) if isinstance(value, str) else value for name, value in values.items()
-    }
+    return {name: packed(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _maybe(value: str | bytes | None) -> str | None:
@@ -225,9 +219,7 @@ def _from_json(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, TypeError) as error:
-        raise BankError(
-            f"a damaged row: {text!r:.80} ({error}); restore a copy of the bank"
-        ) from error
+        raise BankError(f"a damaged row: {text!r:.80} ({error}); restore a copy of the bank") from error
 
 
 def _ids_blob(ids: Sequence[int]) -> bytes:

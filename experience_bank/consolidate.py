@@ -29,18 +29,18 @@ class _Sentence:
         above: What the fact leads to: the place of a thing, the neighbour of a room nearer the top.
         lessons: Ids of the lessons behind it.
         weight: How many episodes show it.
+        of_map: Whether it is about a room.
     """
 
     text: str
     above: str | None
     lessons: tuple[str, ...]
     weight: int
+    of_map: bool
 
 
-def consolidate(
-    lessons: Sequence[Known], count_tokens: Callable[[str], int], budget: int
-) -> Context:
-    """Notes on one scope: "Notes: coin in crate. crate in Cellar. Cellar near Hall. Hall top.".
+def consolidate(lessons: Sequence[Known], count_tokens: Callable[[str], int], budget: int) -> Context:
+    """Notes on one scope: "Notes: coin crate. crate Cellar. Cellar Hall. Hall top.".
 
     Where lessons contradict each other, the place that more episodes show is stated, the one shown last
     among equals. When the budget is short, a fact is kept only together with the chain from it to the top
@@ -79,12 +79,8 @@ def system_prompt(text: str, scope: str, count_tokens: Callable[[str], int]) -> 
         UsageError: The text is empty.
     """
     if not text.strip():
-        raise UsageError(
-            "wanted a system prompt, got an empty text; write what the teacher shall read"
-        )
-    return Context(
-        _hash(text, _VERBATIM), text, "system_prompt", 0, scope, tokens=count_tokens(text)
-    )
+        raise UsageError("wanted a system prompt, got an empty text; write what the teacher shall read")
+    return Context(_hash(text, _VERBATIM), text, "system_prompt", 0, scope, tokens=count_tokens(text))
 
 
 def _hash(text: str, renderer: str) -> str:
@@ -113,10 +109,12 @@ def _places(lessons: Sequence[Known]) -> dict[str, _Sentence]:
         if known[1].kind == "place":
             claims[known[1].facts["name"]].append(known)
     winners = {name: max(claims[name], key=_support) for name in sorted(claims)}
-    return {
-        name: _Sentence(lesson.statement, lesson.facts["place"], (key,), _weight([lesson]))
-        for name, (key, lesson) in winners.items()
-    }
+    return {name: _place_sentence(*known) for name, known in winners.items()}
+
+
+def _place_sentence(key: str, lesson: Lesson) -> _Sentence:
+    name, place = lesson.facts["name"], lesson.facts["place"]
+    return _Sentence(f"{name} {place}.", place, (key,), _weight([lesson]), of_map=False)
 
 
 def _support(known: Known) -> tuple[int, tuple[str, int], str]:
@@ -126,7 +124,7 @@ def _support(known: Known) -> tuple[int, tuple[str, int], str]:
 
 
 def _links(lessons: Sequence[Known]) -> dict[str, dict[str, list[Known]]]:
-    """room -> neighbour -> the lessons that show the link, which holds both ways."""
+    """Link rooms: room -> neighbour -> the lessons that show the link, which holds both ways."""
     links: dict[str, dict[str, list[Known]]] = defaultdict(lambda: defaultdict(list))
     for known in lessons:
         if known[1].kind == "exit":
@@ -144,17 +142,14 @@ def _rooms(links: Mapping[str, Mapping[str, list[Known]]]) -> dict[str, _Sentenc
 def _room_sentence(room: str, above: str | None, ways: Mapping[str, list[Known]]) -> _Sentence:
     behind = ways[above] if above else [known for shown in ways.values() for known in shown]
     ids = tuple(sorted(key for key, _ in behind))
-    text = f"{room} near {above}." if above else f"{room} top."
-    return _Sentence(text, above, ids, _weight([lesson for _, lesson in behind]))
+    return _Sentence(f"{room} {above or 'top'}.", above, ids, _weight([lesson for _, lesson in behind]), of_map=True)
 
 
 def _weight(lessons: Sequence[Lesson]) -> int:
     return len({episode for lesson in lessons for episode, _ in lesson.evidence})
 
 
-def _fitting(
-    sentences: Mapping[str, _Sentence], fits: Callable[[Collection[str]], bool]
-) -> frozenset[str]:
+def _fitting(sentences: Mapping[str, _Sentence], fits: Callable[[Collection[str]], bool]) -> frozenset[str]:
     """The names whose sentences are kept."""
     if fits(sentences):
         return frozenset(sentences)
@@ -167,9 +162,7 @@ def _fitting(
 
 
 def _urgency(name: str, sentences: Mapping[str, _Sentence]) -> tuple[bool, int, str]:
-    sentence = sentences[name]
-    of_map = sentence.text.endswith(" top.") or sentence.text == f"{name} near {sentence.above}."
-    return of_map, -sentence.weight, name
+    return sentences[name].of_map, -sentences[name].weight, name
 
 
 def _chain(name: str | None, sentences: Mapping[str, _Sentence]) -> frozenset[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from experience_bank.sightings import Sight, name_in, see
+from experience_bank.sightings import Sight, see
 from opcd_agents.errors import UsageError
 from opcd_agents.types import Episode, Lesson, Split
 
@@ -65,9 +65,7 @@ def _rank(lesson: Lesson) -> tuple[str, str, str]:
 
 def _refuse_test(key: str, episode: Episode) -> None:
     if episode.task.split is Split.TEST:
-        raise UsageError(
-            f"episode {key} is of the test split; learn from train or validation episodes only"
-        )
+        raise UsageError(f"episode {key} is of the test split; learn from train or validation episodes only")
 
 
 @final

@@ -12,7 +12,9 @@ from typing import Final
 _LONGEST: Final = 40
 _WORDS: Final = re.compile(r"[A-Za-z]+(?: [A-Za-z]+){0,2}")
 # A name that holds one of these would let a game forge the sentences that notes are made of.
-_RESERVED: Final = frozenset("a an and are by in into is near notes on the top with".split())
+_ARTICLES: Final = ("a", "an", "the")
+_LINKS: Final = ("and", "are", "by", "in", "into", "is", "near", "notes", "on", "top", "with")
+_RESERVED: Final = frozenset((*_ARTICLES, *_LINKS))
 
 _TITLE: Final = re.compile(r"^-= (.{1,40}) =-[ \t]*$", re.MULTILINE)
 _EXIT: Final = re.compile(r"(.+) (north|south|east|west)(?: by (?:open|closed) (.+))?")
@@ -124,7 +126,7 @@ def _told(sentence: str, room: str | None) -> Iterator[tuple[str, str]]:
 def _moved(sentence: str) -> Iterator[str]:
     for pattern in (_TAKEN, _LIFTED, _LAID):
         if match := pattern.fullmatch(sentence):
-            thing = name_in(match[1] or match[match.lastindex or 1])
+            thing = name_in(match[1] or match[2])
             yield from [thing] if thing else []
 
 

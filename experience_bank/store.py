@@ -6,7 +6,7 @@ at once (a fault of SQLite before 3.51.3) can hurt; readers never wait for write
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, final
@@ -21,6 +21,8 @@ Mode = Literal["r", "w"]
 
 # Seconds a writer waits for the others; an episode takes them milliseconds.
 PATIENCE: Final = 60.0
+
+_HEADER: Final = b"SQLite format 3\0"
 
 _CURES: Final = {
     sqlite3.SQLITE_BUSY: "another program holds the bank; end it or try again",
@@ -81,7 +83,7 @@ class Store:
         self._db.execute(sql, tuple(row.values()))
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> Generator[None]:
         """One transaction under the write lock: durable when the block ends, undone when it raises.
 
         Raises:
@@ -130,9 +132,7 @@ class Store:
         with _explained(self.path), self._lock:
             journal = self._db.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if journal != "wal":
-            raise BankError(
-                f"{self.path}: wanted a write-ahead log, got {journal!r}; use a local disk"
-            )
+            raise BankError(f"{self.path}: wanted a write-ahead log, got {journal!r}; use a local disk")
         with self.writing():
             if self._is_empty():  # another writer may have been quicker
                 for table in TABLES:
@@ -146,10 +146,18 @@ def _refuse_odd(path: Path, mode: Mode) -> None:
         raise BankError(f"{path} is a folder; name a file in it, such as {path / 'bank.db'}")
     if path.exists() and not path.is_file():
         raise BankError(f"{path} is not a regular file; name another")
+    # SQLite takes a file of a few bytes for an empty one, and would write over it.
+    if path.exists() and _first_bytes(path) not in (b"", _HEADER):
+        raise BankError(f"{path}: {_CURES[sqlite3.SQLITE_NOTADB]}")
     if mode == "r" and not path.exists():
         raise BankError(f"no bank at {path}; make one with `opcd collect` or name another file")
     if mode == "w":
         path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER))
 
 
 def _connect(path: Path, mode: Mode) -> sqlite3.Connection:
@@ -172,13 +180,11 @@ def _check_version(path: Path, application: int, version: int) -> None:
         raise BankError(f"{path} is an SQLite file but no bank; name another file")
     if version != SCHEMA_VERSION:
         cure = "upgrade opcd-agents" if version > SCHEMA_VERSION else "use the version that made it"
-        raise BankError(
-            f"{path} has schema version {version}, this program knows version {SCHEMA_VERSION}; {cure}"
-        )
+        raise BankError(f"{path} has schema version {version}, this program knows version {SCHEMA_VERSION}; {cure}")
 
 
 @contextmanager
-def _explained(path: str | Path) -> Iterator[None]:
+def _explained(path: str | Path) -> Generator[None]:
     """Turn what SQLite, the lock and the file system raise into one clear line."""
     try:
         yield

@@ -8,6 +8,7 @@ token. Knows no model and never decodes what was sampled back into ids.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 from opcd_agents.errors import TemplateError
@@ -30,6 +31,10 @@ class Tokenizer(Protocol):
         """Ids to text."""
         ...
 
+    def save_pretrained(self, save_directory: str) -> Any:
+        """Write the tokenizer's files."""
+        ...
+
 
 class Renderer:
     """Turns observations into ids that are appended, one turn at a time.
@@ -43,7 +48,7 @@ class Renderer:
         self._bare = self._parts([("user", 0)])
         self._with_system = self._parts([("system", 1), ("user", 0)])
         self._next = self._parts([("user", 2), ("assistant", 1), ("user", 0)])
-        if self._next[0] != self._bare[0]:
+        if self._next[:2] != self._bare:
             raise TemplateError("wanted a chat template that keeps earlier turns as a prefix, got one that rewrites them")
         self._after_reply = self._scaffold(self._next[2])
         self._before_answer = self._scaffold(self._next[3])
@@ -87,6 +92,10 @@ class Renderer:
     def count(self, text: str) -> int:
         """Length of plain text in tokens."""
         return len(self._plain(text))
+
+    def save_tokenizer(self, folder: Path) -> None:
+        """Save the tokenizer as `from_pretrained` reads it."""
+        self._tokenizer.save_pretrained(str(folder))
 
     def _parts(self, roles: Sequence[tuple[str, int]]) -> list[str]:
         messages = [{"role": role, "content": _MARK.format(i)} for role, i in roles]

@@ -9,8 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from typing import TypeVar
+
+import numpy as np
 
 from opcd_agents.types import Episode, Info, MakeEnv, Outcome, Playable, Policy, Provenance, Reply, Task, Turn
+
+_T = TypeVar("_T")
 
 
 def code_version() -> str:
@@ -57,6 +62,14 @@ class _Slot:
             self.outcome = Outcome.WON if info.get("won") else Outcome.LOST
         elif truncated:
             self.outcome = Outcome.TRUNCATED
+
+
+def deal(items: Sequence[_T], count: int, rng: np.random.Generator) -> list[_T]:
+    """`count` items in whole shuffled rounds, so that all come about equally often; none if there are none."""
+    if not items:
+        return []
+    rounds = -(-count // len(items))
+    return [items[i] for _ in range(rounds) for i in rng.permutation(len(items))][:count]
 
 
 def play(

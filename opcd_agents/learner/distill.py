@@ -23,7 +23,7 @@ from opcd_agents.learner.objectives import ForwardKL, NegativeLogLikelihood, Obj
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe
 from opcd_agents.render import Renderer
-from opcd_agents.rollout import play
+from opcd_agents.rollout import deal, play
 from opcd_agents.runs import RunFolder
 from opcd_agents.scores import score
 from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task, Tokens
@@ -104,7 +104,7 @@ def distill(
         began = time.perf_counter()
         update = state["update"]
         rng = np.random.default_rng([seed, update])
-        tasks = [subject.tasks[i] for i in _drawn(rng, len(subject.tasks), recipe.episodes)]
+        tasks = deal(subject.tasks, recipe.episodes, rng)
         off_policy = recipe.method == "off-policy"
         episodes = play(
             teacher if off_policy else player,
@@ -115,7 +115,7 @@ def distill(
         )
         learnt = [e for e in episodes if e.turns and e.outcome is not Outcome.FAILED and (e.won or recipe.method != "sft")]
         examples = [example(e, policy.renderer, subject.context) for e in learnt]
-        kept = [subject.anchors[i] for i in _drawn(rng, len(subject.anchors), recipe.anchors)]
+        kept = deal(subject.anchors, recipe.anchors, rng)
         line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate}
         if examples:
             scale = min(1.0, (update + 1) / 5, 2 * (1 - update / recipe.updates))
@@ -149,16 +149,8 @@ def validate(policy: HuggingFacePolicy, subject: Subject, recipe: Recipe, seed: 
     if not subject.validation:
         raise UsageError("wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'")
     rng = np.random.default_rng([seed, 1 << 20])
-    tasks = [subject.validation[i] for i in _drawn(rng, len(subject.validation), recipe.validation_episodes)]
+    tasks = deal(subject.validation, recipe.validation_episodes, rng)
     return score(play(policy, tasks, subject.make_env, seed=seed)).rate
-
-
-def _drawn(rng: np.random.Generator, size: int, count: int) -> list[int]:
-    """`count` indices below `size`: whole permutations, so that all come about equally often."""
-    if size == 0:
-        return []
-    laps = -(-count // size)
-    return [int(i) for _ in range(laps) for i in rng.permutation(size)][:count]
 
 
 def _snapshot(network: torch.nn.Module) -> dict[str, Tensor]:

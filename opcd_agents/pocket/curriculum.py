@@ -65,7 +65,9 @@ class _Recital:
 def house_episode(rng: np.random.Generator, largest: int, with_notes: bool, clean: bool = False) -> Conversation:
     """One episode in a random house of up to `largest` rooms; a `clean` one has full notes and no mistakes."""
     rooms = largest if clean or rng.random() < 0.5 else int(rng.integers(3, largest + 1))
-    plan = sample_house(rng, rooms, min(rooms, int(rng.integers(2, 6))), int(rng.integers(3, 10)))
+    plan = sample_house(
+        rng, held_out=False, rooms=rooms, containers=min(rooms, int(rng.integers(2, 6))), things=int(rng.integers(3, 10))
+    )
     notes = notes_of(plan) if clean else _thinned(notes_of(plan), rng)
     state, goal = _task(plan.start(str(rng.choice(plan.rooms))), rng)
     spans: Conversation = []
@@ -151,7 +153,7 @@ def operator_episode(rng: np.random.Generator, with_notes: bool, tries: int = 2)
 
 def recall_episode(rng: np.random.Generator, largest: int, questions: int = 6) -> Conversation:
     """Notes, then paths to recite: look-ups in their purest form, the part of a thought that is hard to learn."""
-    plan = sample_house(rng, largest, min(largest, 5), 8)
+    plan = sample_house(rng, held_out=False, rooms=largest, containers=min(largest, 5))
     notes = notes_of(plan)
     spans: Conversation = [[Span("system", noted(notes, rng))]]
     for name in rng.permutation([*plan.things, *plan.containers])[:questions]:

@@ -6,9 +6,11 @@ that the pocket curriculum can play millions of turns and `envs` can search for 
 Knows nothing of TextWorld, tokens or models.
 """
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -54,6 +56,18 @@ class HousePlan:
         """Door names in order, each once."""
         found = (way.door for ways in self.exits.values() for way in ways if way.door)
         return tuple(dict.fromkeys(found))
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the canonical plan."""
+        plan = {"exits": {r: [astuple(w) for w in ways] for r, ways in self.exits.items()}}
+        plan |= {"containers": self.containers, "things": self.things, "open": sorted(self.open_at_start)}
+        return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def held_out(self) -> bool:
+        """Whether this house is kept out of every curriculum: one in sixteen is, and only those are played."""
+        return self.fingerprint[0] == "0"
 
     def start(self, room: str) -> "HouseState":
         """The state in which the player stands in `room` and nothing has been touched."""
@@ -232,11 +246,14 @@ def _useful(state: HouseState, goal: Goal) -> Iterator[str]:
             yield command
 
 
-def sample_house(rng: np.random.Generator, rooms: int = 8, containers: int = 4, things: int = 8) -> HousePlan:
-    """Draw a house: a tree of rooms on a grid, one door, closed containers, things inside and outside.
+def sample_house(
+    rng: np.random.Generator, *, held_out: bool, rooms: int = 8, containers: int = 4, things: int = 8
+) -> HousePlan:
+    """Draw a house from one side of the split between play and curriculum.
 
     Args:
         rng: Source of all chance.
+        held_out: Whether it is for play (True) or for a curriculum.
         rooms: How many rooms, 2 to 32.
         containers: How many containers, at most 16.
         things: How many things, at most 32.
@@ -244,17 +261,23 @@ def sample_house(rng: np.random.Generator, rooms: int = 8, containers: int = 4, 
     Returns:
         The plan. The same generator state gives the same plan.
     """
+    while True:
+        plan = _draw_house(rng, rooms, containers, things)
+        if plan.held_out == held_out:
+            return plan
+
+
+def _draw_house(rng: np.random.Generator, rooms: int, containers: int, things: int) -> HousePlan:
+    """A tree of rooms on a grid, one door, containers mostly closed, things mostly inside them."""
     names = _draw(rng, ROOMS, rooms)
     exits = _grow_tree(rng, names)
     boxes = _draw(rng, CONTAINERS, containers)
-    stands = _spread(rng, names, containers)
-    place_of = dict(zip(boxes, stands, strict=True))
+    place_of = dict(zip(boxes, _spread(rng, names, containers), strict=True))
     lying: dict[str, str] = {}
     for thing in _draw(rng, THINGS, things):
         inside = boxes and rng.random() < 0.75
         lying[thing] = str(rng.choice(boxes if inside else names))
-    is_open = frozenset(box for box in boxes if rng.random() < 0.15)
-    return HousePlan(exits, place_of, lying, is_open)
+    return HousePlan(exits, place_of, lying, frozenset(box for box in boxes if rng.random() < 0.15))
 
 
 def _draw(rng: np.random.Generator, pool: tuple[str, ...], count: int) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from envs.tasks import fingerprint, split_of
+from envs.splits import fingerprint, split_of
 from opcd_agents.errors import UsageError
 from opcd_agents.pocket.houses import Exit, Goal, HousePlan, sample_house, solve
 from opcd_agents.types import Task
@@ -31,7 +31,7 @@ def house_plan(seed: int) -> HousePlan:
     """
     if seed < 0:
         raise UsageError(f"wanted a house seed of 0 or more, got {seed}")
-    drawn = (sample_house(np.random.default_rng([seed, attempt])) for attempt in count())
+    drawn = (sample_house(np.random.default_rng([seed, attempt]), held_out=True) for attempt in count())
     return next(plan for plan in drawn if len(_worthy(plan, _finds(plan))) >= _FEWEST)
 
 
@@ -92,9 +92,7 @@ def _finds(plan: HousePlan) -> list[tuple[str, Goal]]:
     return [(room, Goal(thing)) for room in plan.rooms for thing in plan.things]
 
 
-def _worthy(
-    plan: HousePlan, wanted: list[tuple[str, Goal]], most: int | None = None
-) -> list[tuple[str, Goal, int]]:
+def _worthy(plan: HousePlan, wanted: list[tuple[str, Goal]], most: int | None = None) -> list[tuple[str, Goal, int]]:
     found: list[tuple[str, Goal, int]] = []
     for start, goal in wanted:
         steps = len(solve(plan.start(start), goal))

@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Everything is installed into .venv and nowhere else.
+# Programs are called as `python -m`: scripts in a folder whose path holds a space cannot start.
+PYTHON ?= python3
+VENV := .venv/bin/python
+STATE := { cat pyproject.toml constraints.txt && pwd; }
+
+.PHONY: demo test lint install clean
+
+demo: install
+	$(VENV) -m opcd_agents demo
+
+test: lint
+	$(VENV) -m pytest
+
+lint: install
+	$(VENV) -m ruff check
+	$(VENV) -m pyright
+
+install:
+	@if ! $(VENV) -c 'import pip' 2>/dev/null; then \
+		"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+			echo "wanted Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1) as $(PYTHON); try: make PYTHON=/path/to/python3.11" >&2; \
+			exit 3; \
+		}; \
+		rm -rf .venv && "$(PYTHON)" -m venv .venv; \
+	fi
+	@$(STATE) | cmp -s - .venv/.installed || { \
+		$(VENV) -m pip install --disable-pip-version-check -c constraints.txt -e ".[dev]" && $(STATE) > .venv/.installed; \
+	}
+
+clean:
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

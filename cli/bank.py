@@ -1,0 +1,223 @@
+"""`opcd bank`: what a bank holds, one thing in it, and notes made from it. Knows no environment."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import say, say_json, say_table
+from cli.models import token_counter
+from cli.options import Bank_, Json, Model
+from experience_bank import Bank, consolidate, extract
+from opcd_agents.errors import UnknownNameError, UsageError
+from opcd_agents.types import Context, Episode, Lesson, Split, Turn
+
+app = typer.Typer(no_args_is_help=True)
+
+_BANK = Path("bank.db")
+
+
+class Kind(StrEnum):
+    """What `ls` can list."""
+
+    EPISODES = "episodes"
+    LESSONS = "lessons"
+    CONTEXTS = "contexts"
+
+
+@app.callback(epilog="Example: opcd bank ls lessons")
+def bank() -> None:
+    """Look into a bank, and make notes (a context) from its episodes."""
+
+
+@app.command(epilog="Example: opcd bank ls lessons --bank runs/first/bank.db")
+def ls(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.EPISODES,
+    bank: Bank_ = _BANK,
+    as_json: Json = False,
+) -> None:
+    """Count what is there and list the episodes, lessons or contexts."""
+    with Bank.open(bank, "r") as opened:
+        counts, rows = opened.counts(), _LISTS[kind](opened)
+    if as_json:
+        say_json({"counts": counts, str(kind): rows})
+        return
+    say(", ".join(f"{number} {what}" for what, number in counts.items()))
+    if rows:
+        heads = [f"{head}>" if isinstance(value, int) else head for head, value in rows[0].items()]
+        say_table(heads, [list(row.values()) for row in rows])
+
+
+@app.command(epilog="Example: opcd bank show 0197")
+def show(
+    name: Annotated[str, typer.Argument(metavar="ID", help="Id of an episode, lesson or context, or its beginning.")],
+    bank: Bank_ = _BANK,
+    as_json: Json = False,
+) -> None:
+    """Show an episode, a lesson or a context in full.
+
+    An episode turn by turn, a lesson with the turns that taught it.
+    """
+    with Bank.open(bank, "r") as opened:
+        found = _find(opened, name)
+        if as_json:
+            say_json(_data(found))
+        elif isinstance(found[1], Episode):
+            _show_episode(found[0], found[1])
+        elif isinstance(found[1], Lesson):
+            _show_lesson(found[0], found[1], opened)
+        else:
+            _show_context(found[1])
+
+
+@app.command(epilog="Example: opcd bank context house/7 --budget 512")
+def context(
+    scope: Annotated[str, typer.Argument(metavar="SCOPE", help="What the notes are about, such as house/7.")],
+    budget: Annotated[int, typer.Option(min=1, help="Most tokens the notes may have.")] = 512,
+    model: Model = "pocket",
+    bank: Bank_ = _BANK,
+    as_json: Json = False,
+) -> None:
+    """Make notes on a scope from its train episodes.
+
+    They are stored as the next version of the scope's context, and printed. The budget is counted in tokens of the model
+    that will read them.
+    """
+    count = token_counter(model)
+    Bank.open(bank, "r").close()  # a bank that is not there is an error, not a new bank
+    with Bank.open(bank) as opened:
+        made = make_context(opened, scope, count, budget)
+    if as_json:
+        say_json({"kind": "context", **asdict(made)})
+        return
+    _show_context(made)
+
+
+def make_context(bank: Bank, scope: str, count_tokens: Callable[[str], int], budget: int) -> Context:
+    """Extract lessons from the train episodes of `scope`, consolidate them and store both.
+
+    Args:
+        bank: Open for writing.
+        scope: What the notes are about.
+        count_tokens: Length of a text in tokens of the model that will read it.
+        budget: Most tokens.
+
+    Raises:
+        UnknownNameError: The bank holds no train episode of that scope.
+    """
+    episodes = list(bank.episodes(scope, Split.TRAIN))
+    if not episodes:
+        known = {episode.task.scope for _, episode in bank.episodes(split=Split.TRAIN)}
+        raise UnknownNameError("scope with train episodes", scope, known)
+    lessons = extract(episodes)
+    ids = bank.add_lessons(lessons)
+    return bank.add_context(consolidate(list(zip(ids, lessons, strict=True)), count_tokens, budget))
+
+
+def _episode_rows(bank: Bank) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": key,
+            "scope": e.task.scope,
+            "split": str(e.task.split),
+            "model": e.provenance.model,
+            "context": e.provenance.context_id or "",
+            "outcome": str(e.outcome),
+            "turns": len(e.turns),
+            "optimum": e.task.optimal,
+        }
+        for key, e in bank.episodes()
+    ]
+
+
+def _lesson_rows(bank: Bank) -> list[dict[str, Any]]:
+    return [
+        {"id": key, "scope": x.scope, "kind": x.kind, "statement": x.statement, "evidence": len(x.evidence)}
+        for key, x in bank.lessons()
+    ]
+
+
+def _context_rows(bank: Bank) -> list[dict[str, Any]]:
+    return [
+        {"id": c.id, "scope": c.scope, "version": c.version, "source": c.source, "tokens": c.tokens}
+        for c in bank.contexts()
+    ]
+
+
+_LISTS: dict[Kind, Callable[[Bank], list[dict[str, Any]]]] = {
+    Kind.EPISODES: _episode_rows,
+    Kind.LESSONS: _lesson_rows,
+    Kind.CONTEXTS: _context_rows,
+}
+
+Found = tuple[str, Episode | Lesson | Context]
+
+
+def _find(bank: Bank, name: str) -> Found:
+    """Whatever `name` is the beginning of; what is ambiguous is an error of the bank."""
+    looks: Sequence[Callable[[str], Found]] = (bank.episode, bank.lesson, lambda n: ("", bank.context(n)))
+    found: list[Found] = []
+    for look in looks:
+        try:
+            found.append(look(name))
+        except UnknownNameError:
+            continue
+    if len(found) > 1:
+        kinds = ", ".join(type(thing).__name__.lower() for _, thing in found)
+        raise UsageError(f"{name!r} is the beginning of several ids ({kinds}); write more of it")
+    if not found:
+        known = [row["id"] for rows in _LISTS.values() for row in rows(bank)[-4:]]
+        raise UnknownNameError("id in this bank", name, known)
+    return found[0]
+
+
+def _data(found: Found) -> dict[str, Any]:
+    key, thing = found
+    kind = type(thing).__name__.lower()
+    data = asdict(thing)
+    return {"kind": kind, **({"id": key} if key else {}), **data}
+
+
+def _show_episode(key: str, episode: Episode) -> None:
+    task, who = episode.task, episode.provenance
+    notes = f" with context {who.context_id}" if who.context_id else ""
+    say(f"episode {key}: {who.model}{notes} on {task.scope} ({task.split}), {episode.outcome}", "bold")
+    for number, turn in enumerate(episode.turns):
+        _show_turn(number, turn)
+    say(f"\n{episode.final}")
+    if episode.error:
+        say(f"error: {episode.error}")
+
+
+def _show_turn(number: int, turn: Turn) -> None:
+    tokens = f", {len(turn.sampled_ids)} tokens" if turn.sampled_ids else ""
+    refused = f", refused: {turn.invalid}" if turn.invalid else ""
+    say(f"\n-- turn {number}: reward {turn.reward:g}{tokens}{refused}", "dim")
+    say(turn.observation)
+    say(turn.reply, "bold")
+
+
+def _show_lesson(key: str, lesson: Lesson, bank: Bank) -> None:
+    say(f"lesson {key} ({lesson.kind}, {lesson.scope})", "bold")
+    say(lesson.statement)
+    for episode_id, number in lesson.evidence:
+        say(f"\n-- episode {episode_id}, turn {number}", "dim")
+        _, episode = bank.episode(episode_id)
+        for text in _around(episode, number):
+            say(text)
+
+
+def _around(episode: Episode, number: int) -> list[str]:
+    """What the player saw in a turn; what the end showed is booked on the last turn, so that shows it too."""
+    turns = episode.turns
+    if number < len(turns) - 1:
+        return [turns[number].observation]
+    return [*(text for turn in turns[-1:] for text in (turn.observation, f"> {turn.action}")), episode.final]
+
+
+def _show_context(made: Context) -> None:
+    say(f"context {made.id}: version {made.version} of {made.scope}, {made.tokens} tokens, {made.source}", "bold")
+    say(made.text)

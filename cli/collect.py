@@ -1,0 +1,50 @@
+"""`opcd collect`: a model plays, the bank keeps. Every batch is durable before the next is played."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import Progress, say, say_json
+from cli.options import Bank_, Json, Model, Seed, Tasks
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: opcd collect house:7 --episodes 128 --bank bank.db")
+def collect(
+    tasks: Tasks,
+    episodes: Annotated[int, typer.Option(min=1, help="How many episodes to play.")] = 128,
+    split: Annotated[str, typer.Option(help="Which tasks: train, validation or test.")] = "train",
+    model: Model = "pocket",
+    context: Annotated[str, typer.Option(help="Play with this context of the bank: an id, a scope or latest.")] = "",
+    bank: Bank_ = Path("bank.db"),
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Let a model play tasks and keep the episodes in a bank."""
+    import envs
+    from cli import models, workflow
+    from experience_bank import Bank
+    from opcd_agents.scores import score
+
+    chosen = workflow.split(envs.tasks(tasks), split)
+    policy = models.policy(model)
+    with Bank.open(bank) as store, Progress("collect", episodes) as bar:
+        notes = store.context(context) if context else None
+        role = "teacher" if notes else "student"
+        played = workflow.gather(
+            policy,
+            chosen,
+            episodes,
+            seed=seed,
+            context=notes,
+            keep=lambda batch: store.add_episodes(batch, role),
+            watch=lambda _what, done, total: bar.update(done, total),
+        )
+        counts = store.counts()
+    won = score(played)
+    if json:
+        say_json({"episodes": len(played), **workflow.score_data(won), "bank": counts})
+    else:
+        say(f"{len(played)} episodes, {won.wins} won; {bank} now holds {counts['episodes']} episodes")

@@ -1,0 +1,94 @@
+"""`opcd envs`: what can be played, and how its tasks are split. Knows no models and no bank."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from cli.console import Progress, say, say_json, say_table
+from cli.options import Json, Tasks
+from opcd_agents.types import Split, Task
+
+app = typer.Typer()
+
+
+@app.callback(invoke_without_command=True, epilog="Example: opcd envs show house:7")
+def envs(context: typer.Context, as_json: Json = False) -> None:
+    """List what can be played, one family a line."""
+    if context.invoked_subcommand is not None:
+        return
+    from envs import FAMILIES
+
+    if as_json:
+        say_json({"families": dict(FAMILIES)})
+        return
+    say_table(["family", "what it is"], FAMILIES.items())
+
+
+@app.command(epilog="Example: opcd envs show house:7")
+def show(
+    tasks: Tasks,
+    as_json: Json = False,
+) -> None:
+    """Count the tasks of each split and their overlap, and show how one begins."""
+    from envs import tasks as tasks_of
+
+    found = tasks_of(tasks)
+    summary = _summary(tasks, found)
+    if as_json:
+        say_json(summary)
+        return
+    say(f"{tasks}: {len(found)} tasks of {found[0].scope}, played as {found[0].env_id}\n")
+    say_table(
+        ["split", "tasks>", "optimum>", "turn limit>"],
+        [(s["split"], s["tasks"], _range(s["optimal"]), _range(s["limit"])) for s in summary["splits"]],
+    )
+    say(f"\noverlap of fingerprints between splits: {summary['overlap']}")
+    say(f"parameters of a task: {json.dumps(summary['parameters'])}")
+    say(f"\nhow the first task begins:\n{summary['sample']}")
+
+
+def _summary(spec: str, tasks: Sequence[Task]) -> dict[str, Any]:
+    from envs import overlap
+
+    return {
+        "tasks": spec,
+        "env_id": tasks[0].env_id,
+        "scope": tasks[0].scope,
+        "splits": [_side(split, [t for t in tasks if t.split is split]) for split in Split],
+        "overlap": overlap(tasks),
+        "parameters": dict(tasks[0].kwargs),
+        "sample": _first_observation(tasks[0]),
+    }
+
+
+def _side(split: Split, tasks: Sequence[Task]) -> dict[str, Any]:
+    return {
+        "split": str(split),
+        "tasks": len(tasks),
+        "optimal": _counts(t.optimal for t in tasks if t.optimal is not None),
+        "limit": _counts(t.limit for t in tasks),
+    }
+
+
+def _counts(lengths: Iterable[int]) -> dict[int, int]:
+    return dict(sorted(Counter(lengths).items()))
+
+
+def _range(counts: Mapping[int, int]) -> str:
+    """The ends of what was counted: "3-9"; "" where nothing was."""
+    return "-".join(str(end) for end in dict.fromkeys((min(counts), max(counts)))) if counts else ""
+
+
+def _first_observation(task: Task) -> str:
+    from envs import make_env, prepare
+
+    with Progress("compiling") as bar:
+        prepare([task], bar.update)
+    env = make_env(task)
+    try:
+        return env.reset(seed=task.seed, options={"task": task})[0]
+    finally:
+        env.close()

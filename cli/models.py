@@ -1,0 +1,91 @@
+"""Names of models to folders, and folders to policies. Knows no command."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import opcd_agents
+from opcd_agents.errors import MissingError, ModelError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opcd_agents.policies.huggingface import HuggingFacePolicy
+
+PACKAGED: Final = ("pocket", "pocket-large")
+_WEIGHTS: Final = Path(opcd_agents.__path__[0]) / "pocket" / "weights"
+_ON_THE_HUB: Final = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*")
+
+
+def resolve(name: str) -> str:
+    """What `from_pretrained` can load: a folder, or a name on the hub.
+
+    Args:
+        name: `pocket`, `pocket-large`, a folder, or `org/name`.
+
+    Raises:
+        UsageError: An endpoint, or a path that leads to no folder.
+        UnknownNameError: None of these.
+        MissingError: A packaged model whose weights this installation lacks.
+    """
+    if name in PACKAGED:
+        return _packaged(name)
+    if name.startswith(("http://", "https://")):
+        raise UsageError(f"wanted a model folder or name, got {name!r}; endpoints come in a later version")
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return str(folder)
+    if name.startswith((".", "/", "~")):
+        raise UsageError(f"wanted a model folder, got {name!r}, which is no folder")
+    if _ON_THE_HUB.fullmatch(name):
+        return name
+    raise UnknownNameError("model", name, (*PACKAGED, "./FOLDER", "ORG/NAME"))
+
+
+def policy(name: str, temperature: float = 1.0, longest: int = 64) -> HuggingFacePolicy:
+    """A policy that plays with the model `name`; see `resolve`.
+
+    Args:
+        name: The model.
+        temperature: 0 takes the likeliest token.
+        longest: Most tokens of one reply.
+
+    Raises:
+        OpcdError: As `resolve`, or the model cannot be used.
+    """
+    found = resolve(name)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if Path(found).is_dir():  # a bar for a download is welcome, one for reading a file is not
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from opcd_agents.policies.huggingface import HuggingFacePolicy, load
+
+    network, renderer = load(found)
+    return HuggingFacePolicy(network, renderer, name, temperature, longest)
+
+
+def token_counter(name: str) -> Callable[[str], int]:
+    """Counts the tokens of a text for the model `name`, without loading the model.
+
+    Raises:
+        OpcdError: As `resolve`, or the model has no tokenizer.json.
+    """
+    found = resolve(name)
+    from tokenizers import Tokenizer
+
+    file = Path(found) / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(file)) if Path(found).is_dir() else Tokenizer.from_pretrained(found)
+    except Exception as error:  # the library raises no narrower type
+        raise ModelError(f"wanted a model with a tokenizer.json, got {name!r}: {error!s:.200}") from error
+    tokenizer.encode_special_tokens = True  # what looks like a special token is text here
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _packaged(name: str) -> str:
+    folder = _WEIGHTS / name
+    if not folder.is_dir():
+        raise MissingError(f"wanted the weights of {name!r} in {folder}, found none; reinstall opcd-agents")
+    return str(folder)

@@ -1,0 +1,12 @@
+"""Arguments that several commands share, so that they are spelt and explained the same."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Tasks = Annotated[str, typer.Argument(help="What to play, such as house:7 or operator:3#4; see `opcd envs`.")]
+Model = Annotated[str, typer.Option(help="pocket, pocket-large, a model folder, or a name on the hub.")]
+Bank_ = Annotated[Path, typer.Option(help="The bank's file.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]

@@ -1,0 +1,205 @@
+"""The steps that the commands share: gather episodes, make notes, keep anchors, score. Prints nothing.
+
+This is where environments, bank and learner meet: each is handed to the other here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import envs
+from experience_bank import Bank, consolidate, extract, system_prompt
+from opcd_agents.errors import UsageError
+from opcd_agents.pocket.operators import sample_operator
+from opcd_agents.rollout import deal, play
+from opcd_agents.scores import GapClosed, tally
+from opcd_agents.types import Context, Episode, Outcome, Score, Split, Task
+
+if TYPE_CHECKING:
+    from opcd_agents.policies.huggingface import HuggingFacePolicy
+    from opcd_agents.types import Example, Policy
+
+BUDGET = 512  # tokens of a context
+
+# Worlds that stand beside the one that is distilled; far from any seed a person types.
+_RETAINED, _ANCHORS = 1_000_000, 2_000_000
+
+Watch = Callable[[str, int, int], None]
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Watch nothing."""
+
+
+def split(tasks: Sequence[Task], name: str) -> list[Task]:
+    """The tasks on one side of the split.
+
+    Raises:
+        UsageError: There is none.
+    """
+    found = [task for task in tasks if task.split == name]
+    if not found:
+        raise UsageError(f"wanted tasks of the split {name!r}, got none; splits: {', '.join(Split)}")
+    return found
+
+
+def gather(
+    policy: Policy,
+    tasks: Sequence[Task],
+    episodes: int,
+    *,
+    seed: int,
+    context: Context | None = None,
+    keep: Callable[[list[Episode]], object] = lambda batch: None,
+    watch: Watch = quiet,
+    slots: int = 64,
+) -> list[Episode]:
+    """Play `episodes` episodes of the tasks; `keep` is called with each batch as soon as it is over."""
+    dealt = deal(tasks, episodes, np.random.default_rng([seed, 1]))
+    envs.prepare(dealt, progress=lambda done, total: watch("compile games", done, total))
+    played: list[Episode] = []
+    for first in range(0, len(dealt), slots):
+        batch = play(
+            policy,
+            dealt[first : first + slots],
+            envs.make_env,
+            context=context.text if context else None,
+            context_id=context.id if context else None,
+            seed=seed * 1009 + first,
+            slots=slots,
+        )
+        keep(batch)
+        played += batch
+        watch("play", len(played), len(dealt))
+    return played
+
+
+def make_notes(bank: Bank, scope: str, count_tokens: Callable[[str], int], budget: int = BUDGET) -> Context:
+    """Extract lessons from the training episodes of a scope, consolidate them, store both.
+
+    Raises:
+        UsageError: The bank holds no training episode of that scope.
+    """
+    episodes = list(bank.episodes(scope=scope, split=Split.TRAIN))
+    if not episodes:
+        raise UsageError(f"wanted training episodes of {scope!r} in the bank, found none; run `opcd collect` first")
+    bank.add_lessons(extract(episodes))
+    return bank.add_context(consolidate(bank.lessons(scope), count_tokens, budget))
+
+
+@dataclass(frozen=True)
+class World:
+    """Tasks of one scope and the context that explains it."""
+
+    tasks: tuple[Task, ...]
+    context: Context
+
+
+def house_world(policy: HuggingFacePolicy, house: int, wanted: Split, starts: int = 2, episodes: int = 64) -> World:
+    """A house that the policy explores (training tasks), with the notes that come of it.
+
+    Args:
+        policy: Who explores, without notes.
+        house: Seed of the house.
+        wanted: The split of the tasks that are kept.
+        starts: How many start rooms are compiled; a house has eight.
+        episodes: How many episodes are played.
+    """
+    tasks = envs.house_tasks(house)
+    rooms = sorted({task.kwargs["start"] for task in tasks})[:starts]
+    near = [task for task in tasks if task.kwargs["start"] in rooms]
+    played = gather(policy, split(near, Split.TRAIN), episodes, seed=house)
+    lessons = extract((str(i), episode) for i, episode in enumerate(played))
+    known = [(str(i), lesson) for i, lesson in enumerate(lessons)]
+    context = consolidate(known, policy.renderer.count, BUDGET)
+    return World(tuple(split(near, wanted)), context)
+
+
+def operator_world(seed: int, held_out: bool, count_tokens: Callable[[str], int]) -> World:
+    """An operator with its definition as the context; all its questions."""
+    operator = sample_operator(np.random.default_rng(seed), held_out=held_out)
+    tasks = envs.operator_tasks(operator.symbol, operator.p, operator.q)
+    return World(tuple(tasks), system_prompt(f"Notes: {operator.rule}", tasks[0].scope, count_tokens))
+
+
+def retained_worlds(policy: HuggingFacePolicy, seed: int) -> list[World]:
+    """Two houses with notes and two operators with definitions that no distillation of this seed has seen."""
+    first = _RETAINED + 10 * seed
+    houses = [house_world(policy, first + i, Split.TEST) for i in range(2)]
+    return houses + [operator_world(first + i, True, policy.renderer.count) for i in range(2)]
+
+
+def play_worlds(policy: HuggingFacePolicy, worlds: Sequence[World], episodes: int, seed: int) -> list[Episode]:
+    """Play so many episodes in each world, with its context."""
+    return [e for w in worlds for e in gather(policy, w.tasks, episodes, seed=seed, context=w.context)]
+
+
+def make_anchors(policy: HuggingFacePolicy, seed: int, episodes: int = 32) -> list[Example]:
+    """Episodes of other worlds played with their contexts, to which the student will be held.
+
+    Four houses and eight operators; none of them is used for scores.
+    """
+    from opcd_agents.learner.distill import anchor
+
+    first = _ANCHORS + 10 * seed
+    houses = [house_world(policy, first + i, Split.TRAIN) for i in range(4)]
+    operators = [operator_world(first + i, False, policy.renderer.count) for i in range(8)]
+    played = play_worlds(policy, houses, episodes, seed) + play_worlds(policy, operators, episodes // 4, seed)
+    return [anchor(episode) for episode in played if episode.outcome is not Outcome.FAILED]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model before and after, beside what frames it; `before` and `after` are without the context."""
+
+    seed: int
+    before: Score
+    with_context: Score
+    after: Score
+    random: Score
+    blind: Score
+    optimal: Score
+    retained_before: Score
+    retained_after: Score
+    gap: GapClosed
+    seconds: float
+
+    def rows(self) -> list[tuple[str, Score]]:
+        """The table: what was scored, and its score."""
+        return [
+            ("uniform random", self.random),
+            ("best blind sequence", self.blind),
+            ("before, without notes", self.before),
+            ("before, with notes (teacher)", self.with_context),
+            ("after, without notes", self.after),
+            ("optimal player", self.optimal),
+            ("other worlds with notes, before", self.retained_before),
+            ("other worlds with notes, after", self.retained_after),
+        ]
+
+    def data(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        names = ("before", "with_context", "after", "random", "blind", "optimal")
+        values: dict[str, Any] = {"seed": self.seed} | {name: score_data(getattr(self, name)) for name in names}
+        values["retained"] = {"before": score_data(self.retained_before), "after": score_data(self.retained_after)}
+        values["gap_closed"] = {"value": self.gap.value, "low": self.gap.low, "high": self.gap.high}
+        return values | {"seconds": round(self.seconds, 1)}
+
+
+def score_data(one: Score) -> dict[str, float]:
+    """A score as plain values."""
+    return {"wins": one.wins, "episodes": one.episodes, "rate": one.rate, "low": one.low, "high": one.high}
+
+
+def frame(tasks: Sequence[Task], test: Sequence[Task], seed: int) -> Mapping[str, Score]:
+    """Uniform random, the best blind sequence (chosen on training tasks) and the optimal player, on the test tasks."""
+    solved = {t.fingerprint: (int(t.optimal is not None and t.optimal <= t.limit), 1) for t in test}
+    return {
+        "random": tally(envs.random_wins(test, seed, repeats=20)),
+        "blind": tally(envs.best_blind(split(tasks, Split.TRAIN), test).by_task),
+        "optimal": tally(solved),
+    }

@@ -1,0 +1,128 @@
+"""What holds for every registered environment of ours."""
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.error import ResetNeeded
+from gymnasium.utils.env_checker import check_env
+
+import envs
+from opcd_agents.errors import UsageError
+from opcd_agents.types import Task
+
+IDS = sorted(env_id for env_id in gymnasium.registry if env_id.startswith("opcd/"))
+KEYS = {
+    "score", "max_score", "won", "lost", "moves", "admissible_commands",
+    "objective", "feedback", "action", "invalid_action", "task",
+}  # fmt: skip
+JUNK = ("", " ", "\n", ">", "> ", "[]", "take", "> take all", "é", "\x00", "\\boxed{}", "x" * 9000, "> 7", "\ud800")
+
+pytestmark = pytest.mark.usefixtures("house")
+
+
+@pytest.fixture(params=IDS)
+def task(request: pytest.FixtureRequest, house: list[Task]) -> Task:
+    """One task of each family."""
+    return house[0] if "House" in request.param else envs.tasks("operator:3#4")[25]
+
+
+def play(task: Task, seed: int) -> list[Any]:
+    env, rng = envs.make_env(task), np.random.default_rng(seed)
+    seen: list[Any] = [env.reset(seed=seed, options={"task": task})]
+    while not (len(seen) > 1 and (seen[-1][2] or seen[-1][3])):
+        seen.append(env.step(f"> {rng.choice(seen[-1][-1]['admissible_commands'])}"))
+    return seen
+
+
+def test_there_are_two_ids() -> None:
+    assert IDS == ["opcd/House-v0", "opcd/Operator-v0"]
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_gymnasium_finds_nothing_to_complain_of(env_id: str) -> None:
+    check_env(gymnasium.make(f"envs:{env_id}").unwrapped)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_made_by_gymnasium_it_ends_too(env_id: str) -> None:
+    env = gymnasium.make(env_id)
+    env.reset(seed=1)
+    ends = [env.step("xyzzy")[2:4] for _ in range(env.unwrapped.task.limit)]  # type: ignore[attr-defined]
+    assert [a or b for a, b in ends] == [False] * (len(ends) - 1) + [True]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_same_actions_give_the_same_episode(task: Task, seed: int) -> None:
+    assert play(task, seed) == play(task, seed)
+
+
+def test_an_episode_ends_one_way(task: Task) -> None:
+    for seed in range(5):
+        *going, last = play(task, seed)[1:]
+        assert last[2] != last[3]
+        assert not any(turn[2] or turn[3] for turn in going)
+        assert len(going) < task.limit
+
+
+def test_info_has_the_same_keys_at_every_turn(task: Task) -> None:
+    first, *turns = play(task, 0)
+    assert [set(info) for info in (first[1], *(turn[4] for turn in turns))] == [KEYS] * (len(turns) + 1)
+    assert [turn[4]["moves"] for turn in turns] == list(range(1, len(turns) + 1))
+    assert turns[-1][4]["task"] == {
+        "id": f"{task.scope}/{task.fingerprint[:8]}",
+        "split": task.split,
+        "fingerprint": task.fingerprint,
+    }
+
+
+def test_junk_never_raises_and_costs_a_turn(task: Task) -> None:
+    env = envs.make_env(task)
+    for junk in JUNK:
+        env.reset(seed=0)
+        text, reward, _, _, info = env.step(junk)
+        assert (type(text), reward, info["moves"]) == (str, 0.0, 1)
+
+
+def test_no_step_after_the_end_or_before_the_beginning(task: Task) -> None:
+    env = envs.make_env(task)
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.step("> look")
+    env.reset()
+    while not any(env.step("> 99")[2:4]):
+        pass
+    with pytest.raises(ResetNeeded, match="reset"):
+        env.step("> look")
+    assert env.reset()[1]["moves"] == 0
+
+
+def test_rewards_sum_to_the_score(task: Task) -> None:
+    for seed in range(5):
+        turns = play(task, seed)[1:]
+        assert sum(turn[1] for turn in turns) == turns[-1][4]["score"] == int(turns[-1][4]["won"])
+
+
+def test_reset_takes_another_task_of_the_family(house: list[Task]) -> None:
+    env = envs.make_env(house[0])
+    _, info = env.reset(options={"task": house[-1]})
+    assert info["task"]["fingerprint"] == house[-1].fingerprint
+    assert env.reset()[1]["task"] == info["task"]
+    with pytest.raises(UsageError, match="House-v0"):
+        env.reset(options={"task": envs.tasks("operator:3#4")[0]})
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_rendering(env_id: str, capsys: pytest.CaptureFixture[str]) -> None:
+    env = gymnasium.make(env_id, render_mode="ansi")
+    assert env.reset()[0] == env.render()
+    gymnasium.make(env_id, render_mode="human").reset()
+    assert env.render() in capsys.readouterr().out  # type: ignore[operator]
+    with pytest.raises(UsageError, match="render_mode"):
+        gymnasium.make(env_id, render_mode="rgb_array")
+
+
+def test_a_vector_with_shared_memory_is_refused_and_without_it_works() -> None:
+    envs_ = gymnasium.make_vec("opcd/Operator-v0", 2, vectorization_mode="sync")
+    assert envs_.reset(seed=0)[0] == ("What is 2 # 5 ?",) * 2
+    envs_.close()

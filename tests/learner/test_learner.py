@@ -1,0 +1,124 @@
+"""One update is what the formula says; the loss falls; the teacher stays; a checkpoint resumes to the bit."""
+
+import copy
+
+import pytest
+import torch
+
+from opcd_agents.errors import CheckpointError
+from opcd_agents.learner import checkpoint
+from opcd_agents.learner.forward import FrozenStates, student_states
+from opcd_agents.learner.learner import Learner
+from opcd_agents.learner.objectives import ReverseKL
+from opcd_agents.types import Example, Tokens
+
+
+def row(prompt: list[int], *turns: tuple[list[int], list[int]]) -> Tokens:
+    ids, flags = list(prompt), [False] * len(prompt)
+    for heard, said in turns:
+        ids += [*heard, *said]
+        flags += [False] * len(heard) + [True] * len(said)
+    return Tokens(tuple(ids), tuple(flags))
+
+
+CONTEXT = [2, 40, 41, 42, 43, 44, 1]
+TURNS = [
+    [([3, 9, 10], [11, 12, 1]), ([3, 13], [14, 1])],
+    [([3, 20, 21, 22, 23], [24, 1])],
+    [([3, 9], [30, 31, 32, 33, 1]), ([3, 13, 15, 16], [17, 18, 1]), ([3, 4], [5, 1])],
+]
+
+
+@pytest.fixture
+def examples():
+    return [Example(row([], *turns), row(CONTEXT, *turns)) for turns in TURNS]
+
+
+def naive(student, teacher, examples, average):
+    """Dense, one row at a time, float64."""
+    means, total, count = [], 0.0, 0
+    for e in examples:
+        logits = student(torch.tensor([e.student.ids])).logits[0].double()
+        with torch.no_grad():
+            theirs = teacher(torch.tensor([e.teacher.ids])).logits[0].double()
+        at = torch.tensor([i - 1 for i, s in enumerate(e.student.sampled) if s])
+        there = torch.tensor([i - 1 for i, s in enumerate(e.teacher.sampled) if s])
+        p, q = torch.log_softmax(logits[at], -1), torch.log_softmax(theirs[there], -1)
+        each = (p.exp() * (p - q)).sum(-1)
+        means.append(each.mean())
+        total, count = total + each.sum(), count + len(each)
+    return total / count if average == "token" else torch.stack(means).mean()
+
+
+@pytest.mark.parametrize("average", ["token", "sequence"])
+@pytest.mark.parametrize("budget", [8192, 20])
+def test_an_update_follows_the_dense_gradient(network, examples, average, budget):
+    teacher = copy.deepcopy(network)
+    reference = copy.deepcopy(network)
+    loss = naive(reference, teacher, examples, average)
+    loss.backward()
+    learner = Learner(network, teacher, ReverseKL(), lr=0.0, average=average, clip=1e9, row_tokens=budget)
+    metrics = learner.update(examples)
+    assert metrics.loss == pytest.approx(loss.item(), rel=1e-4)
+    assert metrics.sampled == sum(len(e.student.said) for e in examples)
+    for (name, mine), theirs in zip(network.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_loss_falls_and_the_teacher_stays(network, examples):
+    teacher = copy.deepcopy(network)
+    before = copy.deepcopy(teacher.state_dict())
+    learner = Learner(network, teacher, ReverseKL(), lr=3e-3)
+    losses = [learner.update(examples).loss for _ in range(30)]
+    assert losses[-1] < 0.3 * losses[0]
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+
+
+def test_anchors_hold(network, examples):
+    """An anchor row costs nothing at first, and pulls back once the weights have moved."""
+    held = [Example(e.teacher, e.teacher) for e in examples]
+    learner = Learner(network, copy.deepcopy(network), ReverseKL(), lr=3e-3)
+    assert learner.update(examples, held).anchor == pytest.approx(0, abs=1e-5)
+    assert learner.update(examples, held).anchor > 1e-5
+
+
+def test_teacher_prefix_is_shared_and_exact(network, examples):
+    states = FrozenStates(copy.deepcopy(network))
+    rows = [e.teacher for e in examples]
+    for _ in range(2):  # the second time from the kept prefix
+        torch.testing.assert_close(states(rows), student_states(network, rows).detach(), atol=1e-4, rtol=1e-4)
+
+
+def test_a_checkpoint_resumes_to_the_bit(network, examples, tmp_path):
+    initial = copy.deepcopy(network)
+    straight = Learner(network, initial, ReverseKL(), lr=1e-3)
+    for _ in range(2):
+        straight.update(examples)
+    weights = {n: p.detach().clone() for n, p in network.named_parameters()}
+    checkpoint.save(straight, weights, {"update": 2}, tmp_path / "checkpoint")
+    straight.update(examples)
+    resumed = Learner(copy.deepcopy(initial).requires_grad_(), initial, ReverseKL(), lr=1e-3)
+    best, state = checkpoint.restore(resumed, tmp_path / "checkpoint")
+    assert state == {"update": 2}
+    assert all(torch.equal(best[n], w) for n, w in weights.items())
+    resumed.update(examples)
+    for a, b in zip(network.parameters(), resumed.student.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped"])
+def test_a_damaged_checkpoint_is_refused(network, tmp_path, file, damage):
+    learner = Learner(network, None, ReverseKL(), lr=1e-3)
+    folder = tmp_path / "checkpoint"
+    checkpoint.save(learner, dict(network.named_parameters()), {"update": 1}, folder)
+    path = folder / file
+    data = bytearray(path.read_bytes())
+    if damage == "missing":
+        path.unlink()
+    else:
+        half = len(data) // 2
+        data[half] ^= 1
+        path.write_bytes({"empty": b"", "truncated": bytes(data[:half]), "flipped": bytes(data)}[damage])
+    with pytest.raises(CheckpointError):
+        checkpoint.restore(learner, folder)

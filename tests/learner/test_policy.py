@@ -1,0 +1,81 @@
+"""The policy says what the model would: kept states equal re-encoded ones, ids and log-probs are as sampled."""
+
+import numpy as np
+import torch
+
+from opcd_agents.policies.cache import RowCache, pad_rows
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.types import Tokens, Turn
+
+
+def converse(policy, context, seeds, heard, stop=None):
+    """Play `heard` (a list of observations per slot) and return the turns of each slot."""
+    session = policy.begin(context, seeds)
+    turns = {slot: [] for slot in range(len(seeds))}
+    for t in range(max(map(len, heard))):
+        asked = {s: (heard[s][t], {}) for s in range(len(seeds)) if t < len(heard[s])}
+        for slot, reply in session.reply(asked).items():
+            turns[slot].append(
+                Turn(asked[slot][0], reply.text, reply.text, 0.0, reply.prompt_ids, reply.sampled_ids, reply.logprobs)
+            )
+    return turns
+
+
+HEARD = [["You are in the Hall.", "no", "the coin and take it."], ["Find"], ["Find the coin and take it.", "You", "in the Hall"]]
+
+
+def test_logprobs_are_those_of_the_whole_row(network, renderer):
+    policy = HuggingFacePolicy(network, renderer, "tiny", longest=9)
+    for context in (None, "Notes: coin crate. crate Hall. Notes: coin crate. crate Hall."):
+        turns = converse(policy, context, [1, 2, 3], HEARD)
+        for mine in turns.values():
+            row = Tokens.of(mine)
+            with torch.no_grad():
+                scores = torch.log_softmax(network(torch.tensor([row.ids])).logits[0].float(), -1)
+            expected = [float(scores[i - 1, row.ids[i]]) for i, said in enumerate(row.sampled) if said]
+            np.testing.assert_allclose([x for t in mine for x in t.logprobs], expected, atol=2e-4)
+
+
+def test_an_episode_does_not_depend_on_its_neighbours(network, renderer):
+    policy = HuggingFacePolicy(network, renderer, "tiny", longest=9)
+    together = converse(policy, None, [1, 2, 3], HEARD)
+    for slot, seed in enumerate([1, 2, 3]):
+        alone = converse(policy, None, [seed], [HEARD[slot]])
+        assert [t.sampled_ids for t in alone[0]] == [t.sampled_ids for t in together[slot]]
+
+
+def test_greedy_takes_the_likeliest(network, renderer):
+    policy = HuggingFacePolicy(network, renderer, "tiny", temperature=0, longest=5)
+    (turn,) = converse(policy, None, [0], [["Find"]])[0]
+    ids = list(turn.prompt_ids)
+    for said in turn.sampled_ids:
+        with torch.no_grad():
+            assert said == int(network(torch.tensor([ids])).logits[0, -1].argmax())
+        ids.append(said)
+
+
+def test_sampling_is_exact(network, renderer):
+    """Chi-square of 4,000 first ids against the model's own distribution."""
+    policy = HuggingFacePolicy(network, renderer, "tiny", longest=1)
+    n = 4000
+    drawn = [r.sampled_ids[0] for r in policy.begin(None, range(n)).reply({i: ("You", {}) for i in range(n)}).values()]
+    with torch.no_grad():
+        p = torch.softmax(network(torch.tensor([renderer.opening(None, "You")])).logits[0, -1].double(), -1).numpy()
+    counts = np.bincount(drawn, minlength=len(p))
+    common = p * n >= 5
+    chi2 = ((counts[common] - n * p[common]) ** 2 / (n * p[common])).sum()
+    assert chi2 / common.sum() < 1.5
+
+
+def test_cache_equals_one_pass(network):
+    rows = [[5, 6, 7, 8, 9, 10, 11], [12, 13, 14], [15, 16, 17, 18]]
+    cache = RowCache(network.get_decoder(), 3)
+    with torch.no_grad():
+        cache.extend(*pad_rows([r[:2] for r in rows], network.device))
+        cache.keep([2, 0])
+        kept = [rows[2], rows[0]]
+        states = cache.extend(*pad_rows([r[2:] for r in kept], network.device))
+        for i, row in enumerate(kept):
+            whole = network.get_decoder()(torch.tensor([row])).last_hidden_state[0, 2:]
+            torch.testing.assert_close(states[i, : len(whole)], whole, atol=1e-4, rtol=1e-4)
+    assert cache.lengths.tolist() == [4, 7]
