@@ -19,7 +19,7 @@ lint: install
 install:
 	@if ! $(VENV) -c 'import pip' 2>/dev/null; then \
 		"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-			echo "wanted Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1) as $(PYTHON); try: make PYTHON=/path/to/python3.11" >&2; \
+			echo "wanted Python 3.11 or newer, got $$("$(PYTHON)" --version 2>&1 | head -n 1) as $(PYTHON); try: make PYTHON=/path/to/python3.11" >&2; \
 			exit 3; \
 		}; \
 		rm -rf .venv && "$(PYTHON)" -m venv .venv; \

@@ -11,9 +11,9 @@ import typer
 from cli.console import say, say_json, say_table
 from cli.models import token_counter
 from cli.options import Bank_, Json, Model
-from experience_bank import Bank, consolidate, extract
+from experience_bank import Bank
 from opcd_agents.errors import UnknownNameError, UsageError
-from opcd_agents.types import Context, Episode, Lesson, Split, Turn
+from opcd_agents.types import Context, Episode, Lesson, Turn
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -86,35 +86,16 @@ def context(
     They are stored as the next version of the scope's context, and printed. The budget is counted in tokens of the model
     that will read them.
     """
+    from cli.workflow import make_notes
+
     count = token_counter(model)
     Bank.open(bank, "r").close()  # a bank that is not there is an error, not a new bank
     with Bank.open(bank) as opened:
-        made = make_context(opened, scope, count, budget)
+        made = make_notes(opened, scope, count, budget)
     if as_json:
         say_json({"kind": "context", **asdict(made)})
         return
     _show_context(made)
-
-
-def make_context(bank: Bank, scope: str, count_tokens: Callable[[str], int], budget: int) -> Context:
-    """Extract lessons from the train episodes of `scope`, consolidate them and store both.
-
-    Args:
-        bank: Open for writing.
-        scope: What the notes are about.
-        count_tokens: Length of a text in tokens of the model that will read it.
-        budget: Most tokens.
-
-    Raises:
-        UnknownNameError: The bank holds no train episode of that scope.
-    """
-    episodes = list(bank.episodes(scope, Split.TRAIN))
-    if not episodes:
-        known = {episode.task.scope for _, episode in bank.episodes(split=Split.TRAIN)}
-        raise UnknownNameError("scope with train episodes", scope, known)
-    lessons = extract(episodes)
-    ids = bank.add_lessons(lessons)
-    return bank.add_context(consolidate(list(zip(ids, lessons, strict=True)), count_tokens, budget))
 
 
 def _episode_rows(bank: Bank) -> list[dict[str, Any]]:

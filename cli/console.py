@@ -20,7 +20,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
-_NARROWEST: Final = 100  # what is no terminal has no width; tables keep this much
+_PIPED: Final = 200  # columns where there is no terminal to ask
 _PATIENCE: Final = 10.0  # seconds between lines of progress where there is no terminal
 
 # In this order: strings with their content (OSC, DCS, SOS, PM, APC; one without an end takes its line), CSI, the rest.
@@ -63,7 +63,7 @@ def stderr() -> Console:
 
 
 def _console(is_terminal: bool, on_stderr: bool = False) -> Console:
-    width = None if is_terminal else _NARROWEST
+    width = None if is_terminal else _PIPED
     return Console(stderr=on_stderr, width=width, markup=False, emoji=False, highlight=False)
 
 

@@ -17,26 +17,22 @@ def hang(neighbours: Mapping[str, Sequence[str]]) -> dict[str, str | None]:
     up: dict[str, str | None] = {}
     for room in sorted(neighbours):
         if room not in up:
-            part = _tree(neighbours, room)
-            top = min(sorted(part), key=lambda r: _depth(_tree(neighbours, r)))
-            up |= _tree(neighbours, top)
+            part, _ = _tree(neighbours, room)
+            trees = (_tree(neighbours, top) for top in sorted(part))
+            up |= min(trees, key=lambda tree: tree[1])[0]
     return up
 
 
-def _tree(neighbours: Mapping[str, Sequence[str]], top: str) -> dict[str, str | None]:
+def _tree(neighbours: Mapping[str, Sequence[str]], top: str) -> tuple[dict[str, str | None], int]:
+    """The shortest ways from `top`: each room's neighbour nearer to it, and how far the farthest is."""
     up: dict[str, str | None] = {top: None}
+    depth = {top: 0}
     queue = deque([top])
     while queue:
         room = queue.popleft()
         for other in neighbours.get(room, ()):
             if other not in up:
                 up[other] = room
+                depth[other] = depth[room] + 1
                 queue.append(other)
-    return up
-
-
-def _depth(up: Mapping[str, str | None]) -> int:
-    def steps(room: str | None) -> int:
-        return 0 if room is None else 1 + steps(up[room])
-
-    return max(map(steps, up))
+    return up, max(depth.values())

@@ -243,12 +243,12 @@ def train(name: str, out: Path, tokens: float, device: str, start: Path | None, 
         for step, (ids, mask) in enumerate(batches(rows(encoder, DATA_SEED + int(skip), grown), batch, pad)):
             loss = trainer.step(ids, mask, (seen + skip) / (tokens + skip))
             seen += ids.numel()
-            if step % 200 == 199 or seen >= tokens:
+            if step % 100 == 99 or seen >= tokens:
                 accuracy, whole = trainer.exact(held)
                 line = {"tokens": seen, "loss": loss, "accuracy": accuracy, "episodes": whole}
                 log.write(json.dumps(line | {"seconds": time.perf_counter() - began}) + "\n")
                 log.flush()
-            if step % 1000 == 999 or seen >= tokens:
+            if step % 500 == 499 or seen >= tokens:
                 save(trainer.model, tokenizer, out)
             if seen >= tokens:
                 break
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--start", type=Path, help="folder to continue from")
     parser.add_argument("--skip", type=float, default=0.0, help="tokens the start has seen")
-    parser.add_argument("--batch", type=int, default=6_400, help="tokens an update")
+    parser.add_argument("--batch", type=int, default=8_192, help="tokens an update")
     args = parser.parse_args()
     train(args.name, args.out, args.tokens or SIZES[args.name].tokens, args.device, args.start, args.batch, args.skip)
 
