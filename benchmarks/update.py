@@ -368,24 +368,29 @@ def work_ratios(name: str, other: Result, ours: Result) -> str:
     mine, theirs = ours.learning[OURS], other.learning[name]
     encoded = (theirs.student + theirs.teacher) / (mine.student + mine.teacher)
     return (
-        f"{name}: {other.rollout.student / ours.rollout.student:.1f} times the rollout's tokens, "
-        f"{theirs.seconds / mine.seconds:.1f} times the learning's seconds, {encoded:.1f} times its tokens, "
-        f"{theirs.head / mine.head:.1f} times its head rows, {other.peak / ours.peak:.1f} times the peak memory"
+        f"{name}: rollout {other.rollout.student / ours.rollout.student:.1f} times the tokens; "
+        f"learning {theirs.seconds / mine.seconds:.1f} times the seconds, {encoded:.1f} times the tokens, "
+        f"{theirs.head / mine.head:.1f} times the head rows; {other.peak / ours.peak:.1f} times the peak memory"
     )
 
 
 def compare(name: str, other: Result, ours: Result) -> tuple[str, bool]:
     """Whether a layout computed the same thing, and by how much it differs."""
-    mine, theirs = (np.array([r.said for r in result.rows]) for result in (ours, other))
     loss = abs(other.loss - ours.loss)
     worst = float(np.abs(other.gradient - ours.gradient).max())
     largest = float(np.abs(ours.gradient).max())
     same = loss <= TOLERANCE * abs(ours.loss) and worst <= TOLERANCE * largest
-    text = (
-        f"{name}: loss differs by {loss:.1e} of {ours.loss:.6f}, gradient by at most {worst:.1e} (largest {largest:.1e}), "
-        f"{(mine != theirs).sum()} of {mine.size:,} sampled ids differ"
+    text = f"loss differs by {loss:.1e} of {ours.loss:.6f}, gradient by at most {worst:.1e} (largest {largest:.1e})"
+    return f"{name}: {text}{'' if same else '  <- NOT THE SAME'}", same
+
+
+def alike(other: Result, ours: Result) -> str:
+    """How many ids two rollouts sampled alike; near a border between two ids, rounding decides."""
+    mine, theirs = ([i for row in result.rows for i in row.said] for result in (ours, other))
+    same = sum(a == b for a, b in zip(mine, theirs, strict=True))
+    return (
+        f"rollouts: {same} of {len(mine)} ids sampled alike; rounding may turn one, and with it the rest of its episode"
     )
-    return text if same else f"{text}  <- NOT THE SAME", same
 
 
 def positive(text: str) -> int:
@@ -427,9 +432,10 @@ def main() -> int:
     for name in (EPISODE, TURN):
         others[name] = alone(name, sizes, ours.rows)
         print(line(name, others[name].rollout, others[name].learning[name], base, others[name].peak), flush=True)
-    print("\nAgainst this learner", *(work_ratios(name, other, ours) for name, other in others.items()), sep="\n  ")
+    print("\nAgainst this learner:", *(work_ratios(name, other, ours) for name, other in others.items()), sep="\n  ")
     verdicts = [compare(name, other, ours) for name, other in others.items()]
-    print("\nThe same update?", *(text for text, _ in verdicts), sep="\n  ")
+    print("\nThe same update, from the ids that this learner sampled?", *(text for text, _ in verdicts), sep="\n  ")
+    print(f"  {alike(others[TURN], ours)}")
     return 0 if all(same for _, same in verdicts) else 1
 
 

@@ -65,12 +65,16 @@ def demo(
     test = workflow.split(tasks, "test")
     before = score_model(base, test, worlds, TEST_EPISODES, seed, notes)
 
-    step(f"opcd distill house:{seed} --model {model} --context {scope} --bank {bank} --out {folder} --recipe recipes/demo.toml")
+    step(
+        f"opcd distill house:{seed} --model {model} --context {scope} --bank {bank} --out {folder} --recipe recipes/demo.toml"
+    )
     run = RunFolder.create(folder, run_config(f"house:{seed}", model, notes, recipe, seed))
     with Progress("distill", recipe.updates) as bar:
         train(base, run, recipe, bar)
 
-    step(f"opcd eval house:{seed} --model {model} --context {scope} --bank {bank} --after {folder / 'model'} --seed {seed}")
+    step(
+        f"opcd eval house:{seed} --model {model} --context {scope} --bank {bank} --after {folder / 'model'} --seed {seed}"
+    )
     after = score_model(base, test, worlds, TEST_EPISODES, seed, None)
     result = compare(tasks, test, before, after, seed, time.perf_counter() - began)
     show(result)

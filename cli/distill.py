@@ -11,7 +11,6 @@ from cli.console import Progress, say, say_json
 from cli.options import Bank_, Json, Model, Seed
 
 if TYPE_CHECKING:
-    from experience_bank import Bank
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.recipe import Recipe
     from opcd_agents.runs import RunFolder
@@ -105,15 +104,15 @@ def _note(line: dict[str, Any]) -> str:
 def save_model(policy: HuggingFacePolicy, run: RunFolder, result: dict[str, Any]) -> None:
     """Save the weights and the tokenizer, with a card that says what was learnt."""
     folder = run.path / "model"
-    policy.network.save_pretrained(folder)
+    policy.network.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
     policy.renderer.save_tokenizer(folder)
     config = run.config
-    card = f"""# {config['model']}, distilled on {config['tasks']}
+    card = f"""# {config["model"]}, distilled on {config["tasks"]}
 
-On-Policy Context Distillation (arXiv 2602.12275) of the context `{config['context']['id']}`, seed {config['seed']}.
+On-Policy Context Distillation (arXiv 2602.12275) of the context `{config["context"]["id"]}`, seed {config["seed"]}.
 
-    {config['context']['text']}
+    {config["context"]["text"]}
 
-Recipe: `{config['recipe']}`. Result: `{result}`. Trained from and for text games: a demonstration model.
+Recipe: `{config["recipe"]}`. Result: `{result}`. Trained from and for text games: a demonstration model.
 """
     (folder / "README.md").write_text(card)

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 
-@app.command(
-    name="eval", epilog="Example: opcd eval house:7 --context house/7 --bank bank.db --after runs/seven/model"
-)
+@app.command(name="eval", epilog="Example: opcd eval house:7 --context house/7 --bank bank.db --after runs/seven/model")
 def evaluate(
     tasks: Tasks,
     model: Model = "pocket",

@@ -141,7 +141,9 @@ def _task(spec: str, split: Split, number: int) -> Task:
 
     found = [task for task in tasks(spec) if task.split is split]
     if not 0 <= number < len(found):
-        raise UsageError(f"wanted --task from 0 to {len(found) - 1} ({spec} has {len(found)} {split} tasks), got {number}")
+        raise UsageError(
+            f"wanted --task from 0 to {len(found) - 1} ({spec} has {len(found)} {split} tasks), got {number}"
+        )
     return found[number]
 
 

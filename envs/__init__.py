@@ -13,7 +13,8 @@ Importing this package loads no game engine. Knows no models, no tokens and no b
 """
 
 from envs.anchors import Blind, best_blind, random_wins
-from envs.catalogue import FAMILIES, make_env, register, tasks
+from envs.catalogue import FAMILIES, make_env, tasks
+from envs.catalogue import register as _register
 from envs.commands import Read, check_command, read_action, read_command
 from envs.game_store import prepare
 from envs.house_data import house_tasks
@@ -43,4 +44,4 @@ __all__ = [
     "tasks",
 ]
 
-register()
+_register()

@@ -1,0 +1,1 @@
+"""Play, record and distil: the nouns, the policies and the learner. Imports nothing heavy by itself."""

@@ -9,47 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from opcd_agents.errors import TemplateError
 
 _MARK = "\ue000{}\ue001"  # private-use characters: no template trims or alters them
 
 
-class Tokenizer(Protocol):
-    """What is needed of a Hugging Face tokenizer."""
-
-    def apply_chat_template(self, conversation: list[dict[str, str]], **kwargs: Any) -> Any:
-        """Render messages as text (`tokenize=False`) or ids."""
-        ...
-
-    def encode(self, text: str, **kwargs: Any) -> list[int]:
-        """Text to ids."""
-        ...
-
-    def decode(self, token_ids: Sequence[int], **kwargs: Any) -> str:
-        """Ids to text."""
-        ...
-
-    def save_pretrained(self, save_directory: str) -> Any:
-        """Write the tokenizer's files."""
-        ...
-
-
 class Renderer:
     """Turns observations into ids that are appended, one turn at a time.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with a chat template; this floor does not import transformers.
 
     Raises:
         TemplateError: The template drops or rewrites earlier messages, so a conversation is not a growing row.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._bare = self._parts([("user", 0)])
         self._with_system = self._parts([("system", 1), ("user", 0)])
         self._next = self._parts([("user", 2), ("assistant", 1), ("user", 0)])
         if self._next[:2] != self._bare:
-            raise TemplateError("wanted a chat template that keeps earlier turns as a prefix, got one that rewrites them")
+            raise TemplateError(
+                "wanted a chat template that keeps earlier turns as a prefix, got one that rewrites them"
+            )
         self._after_reply = self._scaffold(self._next[2])
         self._before_answer = self._scaffold(self._next[3])
 
@@ -57,7 +42,9 @@ class Renderer:
     def end_id(self) -> int:
         """The id with which the template ends a reply."""
         if not self._after_reply:
-            raise TemplateError("wanted a chat template that ends a reply with a token, got one that ends it with nothing")
+            raise TemplateError(
+                "wanted a chat template that ends a reply with a token, got one that ends it with nothing"
+            )
         return self._after_reply[0]
 
     def opening(self, context: str | None, observation: str) -> list[int]:
@@ -100,10 +87,10 @@ class Renderer:
     def _parts(self, roles: Sequence[tuple[str, int]]) -> list[str]:
         messages = [{"role": role, "content": _MARK.format(i)} for role, i in roles]
         try:
-            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            text: str = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except Exception as error:
             raise TemplateError(f"wanted a chat template for {[r for r, _ in roles]}, got {error!s:.200}") from error
-        parts = []
+        parts: list[str] = []
         for _, i in roles:
             before, found, text = text.partition(_MARK.format(i))
             if not found:

@@ -69,7 +69,7 @@ def deal(items: Sequence[_T], count: int, rng: np.random.Generator) -> list[_T]:
     if not items:
         return []
     rounds = -(-count // len(items))
-    return [items[i] for _ in range(rounds) for i in rng.permutation(len(items))][:count]
+    return [items[int(i)] for _ in range(rounds) for i in rng.permutation(len(items))][:count]
 
 
 def play(

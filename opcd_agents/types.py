@@ -203,7 +203,9 @@ class Example:
         if not mine:
             raise AlignmentError("wanted a row with sampled ids, got none")
         if mine != theirs:
-            at = next((i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs)))
+            at = next(
+                (i for i, (a, b) in enumerate(zip(mine, theirs, strict=False)) if a != b), min(len(mine), len(theirs))
+            )
             raise AlignmentError(
                 f"student and teacher rows must share every sampled id; they part at sampled position {at} "
                 f"({len(mine)} ids against {len(theirs)})"

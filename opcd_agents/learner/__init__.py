@@ -1,0 +1,1 @@
+"""From episodes to weights: objectives, the update, checkpoints, the distillation loop."""

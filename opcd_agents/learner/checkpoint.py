@@ -11,7 +11,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -103,13 +103,15 @@ def _load(learner: Learner, parts: dict[str, bytes]) -> tuple[dict[str, Tensor],
     learner.optimizer.state.clear()
     for key, tensor in slots.items():
         name, _, slot = key.rpartition("|")
-        learner.optimizer.state[parameters[name]][slot] = tensor.to(parameters[name].device if slot != "step" else "cpu")
+        learner.optimizer.state[parameters[name]][slot] = tensor.to(
+            parameters[name].device if slot != "step" else "cpu"
+        )
     return best, json.loads(parts["state.json"])
 
 
 def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
     names = {parameter: name for name, parameter in learner.student.named_parameters()}
-    state: dict[torch.nn.Parameter, dict[str, Tensor]] = learner.optimizer.state
+    state = cast("dict[torch.nn.Parameter, dict[str, Tensor]]", learner.optimizer.state)
     return {f"{names[p]}|{slot}": tensor for p, slots in state.items() for slot, tensor in slots.items()}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -88,12 +88,12 @@ def distill(
         `updates`, `best_update`, `validation` (rate) and `sampled` ids in all.
     """
     initial = copy.deepcopy(policy.network)
-    teacher = HuggingFacePolicy(initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest)
+    teacher = HuggingFacePolicy(
+        initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest
+    )
     player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
     objective = _OBJECTIVES[recipe.method]()
-    learner = Learner(
-        policy.network, initial, objective, lr=recipe.lr, average=cast("Average", recipe.average)
-    )
+    learner = Learner(policy.network, initial, objective, lr=recipe.lr, average=cast("Average", recipe.average))
     folder = run.path / "checkpoint"
     state: dict[str, Any] = {"update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0}
     best = _snapshot(policy.network)
@@ -105,23 +105,15 @@ def distill(
         update = state["update"]
         rng = np.random.default_rng([seed, update])
         tasks = deal(subject.tasks, recipe.episodes, rng)
-        off_policy = recipe.method == "off-policy"
-        episodes = play(
-            teacher if off_policy else player,
-            tasks,
-            subject.make_env,
-            context=subject.context if off_policy else None,
-            seed=int(rng.integers(2**31)),
-        )
-        learnt = [e for e in episodes if e.turns and e.outcome is not Outcome.FAILED and (e.won or recipe.method != "sft")]
+        episodes = _played(teacher if recipe.method == "off-policy" else player, tasks, subject, recipe, rng)
+        learnt = [e for e in episodes if _teaches(e, recipe)]
         examples = [example(e, policy.renderer, subject.context) for e in learnt]
         kept = deal(subject.anchors, recipe.anchors, rng)
         line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate}
         if examples:
             scale = min(1.0, (update + 1) / 5, 2 * (1 - update / recipe.updates))
             metrics = learner.update(examples, kept, scale=scale)
-            line |= {"loss": metrics.loss, "first_token": metrics.first_token, "anchor": metrics.anchor}
-            line |= {"grad_norm": metrics.grad_norm, "sampled": metrics.sampled, "encoded": metrics.encoded}
+            line |= asdict(metrics)
             state["sampled"] += metrics.sampled
         state["update"] = update + 1
         if recipe.validate and ((update + 1) % recipe.validate == 0 or update + 1 == recipe.updates):
@@ -144,10 +136,26 @@ def distill(
     }
 
 
+def _played(
+    policy: HuggingFacePolicy, tasks: Sequence[Task], subject: Subject, recipe: Recipe, rng: np.random.Generator
+) -> list[Episode]:
+    """The rollouts of one update: the student's without the context, or the teacher's with it."""
+    context = subject.context if recipe.method == "off-policy" else None
+    return play(policy, tasks, subject.make_env, context=context, seed=int(rng.integers(2**31)), slots=len(tasks))
+
+
+def _teaches(episode: Episode, recipe: Recipe) -> bool:
+    """Whether there is something to learn from an episode: not if it failed; for `sft` only if it was won."""
+    whole = bool(episode.turns) and episode.outcome is not Outcome.FAILED
+    return whole and (episode.won or recipe.method != "sft")
+
+
 def validate(policy: HuggingFacePolicy, subject: Subject, recipe: Recipe, seed: int) -> float:
     """Share of validation episodes won without the context; the same tasks and chance each time."""
     if not subject.validation:
-        raise UsageError("wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'")
+        raise UsageError(
+            "wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'"
+        )
     rng = np.random.default_rng([seed, 1 << 20])
     tasks = deal(subject.validation, recipe.validation_episodes, rng)
     return score(play(policy, tasks, subject.make_env, seed=seed)).rate

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from opcd_agents.learner.forward import FrozenStates, student_states
 from opcd_agents.learner.objectives import ForwardKL, Objective, fused_loss
+from opcd_agents.policies.huggingface import head_of
 from opcd_agents.types import Example
 
 Average = Literal["token", "sequence"]
@@ -128,12 +129,10 @@ class Learner:
         if objective.needs_teacher:
             assert self.teacher is not None
             theirs = self.teacher([e.teacher for e in examples])
-            head = self.teacher.network.get_output_embeddings().weight
+            head = head_of(self.teacher.network).weight
         hidden = student_states(self.student, rows)
         each = torch.tensor(weights, device=device).repeat_interleave(counts)
-        loss, losses = fused_loss(
-            objective, hidden, self.student.get_output_embeddings().weight, theirs, head, said, each
-        )
+        loss, losses = fused_loss(objective, hidden, head_of(self.student).weight, theirs, head, said, each)
         loss.backward()
         firsts = counts.cumsum(0) - counts
         return float(loss.detach()), float(losses[firsts].sum())

@@ -113,7 +113,8 @@ class _Fused(torch.autograd.Function):
         return (losses * weights).sum(), losses
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _losses: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
+        scale: Tensor = grad_outputs[0]
         d_hidden, d_head = ctx.saved_tensors
         return d_hidden * scale, None if d_head is None else d_head * scale, None, None, None, None, None
 

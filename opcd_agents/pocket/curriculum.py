@@ -66,7 +66,11 @@ def house_episode(rng: np.random.Generator, largest: int, with_notes: bool, clea
     """One episode in a random house of up to `largest` rooms; a `clean` one has full notes and no mistakes."""
     rooms = largest if clean or rng.random() < 0.5 else int(rng.integers(3, largest + 1))
     plan = sample_house(
-        rng, held_out=False, rooms=rooms, containers=min(rooms, int(rng.integers(2, 6))), things=int(rng.integers(3, 10))
+        rng,
+        held_out=False,
+        rooms=rooms,
+        containers=min(rooms, int(rng.integers(2, 6))),
+        things=int(rng.integers(3, 10)),
     )
     notes = notes_of(plan) if clean else _thinned(notes_of(plan), rng)
     state, goal = _task(plan.start(str(rng.choice(plan.rooms))), rng)

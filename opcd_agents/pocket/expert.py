@@ -52,7 +52,9 @@ class Notes:
 
 def notes_of(plan: HousePlan) -> Notes:
     """All facts of `plan`, its rooms hung from the most central one."""
-    return Notes({**plan.containers, **plan.things}, hang({r: [w.room for w in ways] for r, ways in plan.exits.items()}))
+    return Notes(
+        {**plan.containers, **plan.things}, hang({r: [w.room for w in ways] for r, ways in plan.exits.items()})
+    )
 
 
 def expert_reply(state: HouseState, goal: Goal, facts: Facts) -> str:

@@ -71,7 +71,7 @@ class HousePlan:
 
     def start(self, room: str) -> "HouseState":
         """The state in which the player stands in `room` and nothing has been touched."""
-        contents = {place: () for place in (*self.rooms, *self.containers, HELD)}
+        contents: dict[str, tuple[str, ...]] = dict.fromkeys((*self.rooms, *self.containers, HELD), ())
         for thing, place in self.things.items():
             contents[place] = (*contents[place], thing)
         return HouseState(self, room, self.open_at_start, contents)
@@ -124,8 +124,7 @@ class HouseState:
             parts.append(f"You carry {_listing(self.contents[HELD])}.")
         lines = [f"-= {self.room} =-", " ".join(parts)]
         if self.contents[self.room]:
-            verb = "is"
-            lines.append(f"There {verb} {_listing(self.contents[self.room])} on the floor.")
+            lines.append(f"There is {_listing(self.contents[self.room])} on the floor.")
         return "\n".join(lines)
 
     def _exit_text(self, way: Exit) -> str:
@@ -218,7 +217,7 @@ def solve(start: HouseState, goal: Goal) -> list[str]:
     Raises:
         ValueError: The goal cannot be reached.
     """
-    queue = deque([(start, ())])
+    queue: deque[tuple[HouseState, tuple[str, ...]]] = deque([(start, ())])
     seen = {_key(start)}
     while queue:
         state, path = queue.popleft()
@@ -303,7 +302,7 @@ def _grow_tree(rng: np.random.Generator, names: list[str]) -> dict[str, tuple[Ex
         at[where] = name
         edges.append((room, way, name))
     barred = int(rng.integers(len(edges))) if len(edges) > 2 else -1
-    exits: dict[str, tuple[Exit, ...]] = {name: () for name in names}
+    exits: dict[str, tuple[Exit, ...]] = dict.fromkeys(names, ())
     for index, (room, way, name) in enumerate(edges):
         door = str(rng.choice(DOORS)) if index == barred else None
         exits[room] = (*exits[room], Exit(way, name, door))

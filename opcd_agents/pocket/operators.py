@@ -30,6 +30,7 @@ class Operator:
         return hashlib.sha256(f"{self.symbol}{self.p}{self.q}".encode()).digest()[0] < 52
 
     def __call__(self, a: int, b: int) -> int:
+        """The result for two digits: a digit."""
         return (self.p * a + self.q * b) % 10
 
     def question(self, a: int, b: int) -> str:

@@ -56,7 +56,7 @@ class Encoder:
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
-        self._end = tokenizer.convert_tokens_to_ids("<|end|>")
+        self._ids: dict[str, int] = tokenizer.get_vocab()
 
     def __call__(self, conversation: Conversation) -> Row:
         """Encode one conversation as its chat template would, with the training mask."""
@@ -65,13 +65,13 @@ class Encoder:
         spans = [span for message in conversation for span in message]
         pieces = iter(self._tokenizer([s.text for s in spans], add_special_tokens=False)["input_ids"])
         for message in conversation:
-            ids.append(self._tokenizer.convert_tokens_to_ids(f"<|{message[0].role}|>"))
+            ids.append(self._ids[f"<|{message[0].role}|>"])
             trained.append(False)
             for span in message:
                 piece = next(pieces)
                 ids += piece
                 trained += [span.trained] * len(piece)
-            ids.append(self._end)
+            ids.append(self._ids["<|end|>"])
             trained.append(message[-1].trained)
         return Row(ids, trained)
 
@@ -139,11 +139,12 @@ def build(size: Size, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="eager",  # faster than SDPA's CPU kernel at these sizes once compiled
+        eos_token_id=tokenizer.get_vocab()["<|end|>"],
+        pad_token_id=tokenizer.get_vocab()["<|pad|>"],
     )
-    return LlamaForCausalLM(config)
+    network = LlamaForCausalLM(config)
+    network.set_attn_implementation("eager")  # faster than SDPA's CPU kernels at these sizes, once compiled
+    return network
 
 
 def optimizers(model: LlamaForCausalLM, size: Size) -> list[torch.optim.Optimizer]:
@@ -164,7 +165,8 @@ class Trainer:
 
     def __init__(self, size: Size, tokenizer: PreTrainedTokenizerFast, device: str, start: Path | None) -> None:
         torch.manual_seed(0)
-        self.model = build(size, tokenizer).to(device)
+        self.model = build(size, tokenizer)
+        self.model.to(device)  # pyright: ignore[reportArgumentType]
         if start:
             self.model.load_state_dict(LlamaForCausalLM.from_pretrained(start).state_dict())
         self._device = device
@@ -234,7 +236,7 @@ def train(name: str, out: Path, tokens: float, device: str, start: Path | None, 
     tokenizer = make_tokenizer()
     encoder = Encoder(tokenizer)
     trainer = Trainer(size, tokenizer, device, start)
-    pad = int(tokenizer.pad_token_id)
+    pad = tokenizer.get_vocab()["<|pad|>"]
     held = held_out(encoder, pad)
     grown = Growth(over=6e6 if not start else 1.0)
     out.mkdir(parents=True, exist_ok=True)
@@ -259,13 +261,13 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path)
     """Save weights in bfloat16 (half the wheel), config and tokenizer."""
     copy = LlamaForCausalLM(model.config)
     copy.load_state_dict(model.state_dict())
-    copy.to(torch.bfloat16).save_pretrained(out)
+    copy.bfloat16().save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Train a pocket model from nothing.")
     parser.add_argument("name", choices=SIZES)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument("--tokens", type=float, help="tokens to train on (default: the size's own)")

@@ -1,0 +1,1 @@
+"""Whoever acts: Hugging Face models, scripts, chance, people."""

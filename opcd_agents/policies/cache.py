@@ -20,8 +20,8 @@ _STEP = 64  # cells added at a time
 class _Lane(CacheLayerMixin):
     """One layer: buffers [rows, heads, cells, size] and the positions that the next update writes to."""
 
-    keys: Tensor
-    values: Tensor
+    keys: Tensor  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleUnannotatedOverride]
+    values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleUnannotatedOverride]
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class RowCache:
     def __init__(self, model: PreTrainedModel, rows: int) -> None:
         self._model = model
         self._lanes = [_Lane() for _ in range(model.config.num_hidden_layers)]
-        self._cache = Cache(layers=self._lanes)
+        self._cache = Cache(layers=list(self._lanes))
         self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)
 
     def extend(self, ids: Tensor, counts: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ def load(model: str, device: str = "cpu", dtype: torch.dtype = torch.float32) ->
         reason = str(error).splitlines()[0][:200]
         raise ModelError(f"wanted a causal language model, got {model!r}: {reason}") from error
     check(network, tokenizer, model)
-    return network.to(device).eval(), Renderer(tokenizer)
+    network.to(device)  # pyright: ignore[reportArgumentType]
+    return network.eval(), Renderer(tokenizer)
 
 
 def check(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -92,6 +93,18 @@ class HuggingFacePolicy:
     def begin(self, context: str | None, seeds: Sequence[int]) -> _Session:
         """Start one conversation a seed."""
         return _Session(self, context, seeds)
+
+
+def head_of(network: PreTrainedModel) -> torch.nn.Linear:
+    """The output embedding, weight [vocabulary, size].
+
+    Raises:
+        ModelError: The model has none.
+    """
+    head = network.get_output_embeddings()
+    if not isinstance(head, torch.nn.Linear) or "bias" in dict(head.named_parameters()):
+        raise ModelError("wanted a language model with a plain linear head, got one without")
+    return head
 
 
 def weights_hash(network: torch.nn.Module) -> str:
@@ -176,7 +189,7 @@ def _sample(
     Returns:
         Ids and log-probabilities of each row's reply.
     """
-    head = policy.network.get_output_embeddings()
+    head = head_of(policy.network)
     end = policy.renderer.end_id
     rows = len(chance)
     ids: list[list[int]] = [[] for _ in range(rows)]

@@ -15,7 +15,10 @@ CHATML = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 DEFAULT_SYSTEM = "{% if messages[0].role != 'system' %}<|im_start|>system\nBe good.<|im_end|>\n{% endif %}" + CHATML
-TURNS = ["{% for m in messages %}", "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n{% endfor %}"]
+TURNS = [
+    "{% for m in messages %}",
+    "<start_of_turn>{{ 'model' if m.role == 'assistant' else m.role }}\n{{ m.content | trim }}<end_of_turn>\n{% endfor %}",
+]
 GEMMA = "<bos>" + "".join(TURNS) + "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 FORGETS = "{% set last = messages[-1] %}<|im_start|>{{ last.content }}<|im_end|>"
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
@@ -29,7 +32,9 @@ def with_template(template: str) -> PreTrainedTokenizerFast:
     return _base
 
 
-@pytest.mark.parametrize("template", [CHAT_TEMPLATE, CHATML, DEFAULT_SYSTEM, GEMMA], ids=["pocket", "chatml", "default-system", "gemma"])
+@pytest.mark.parametrize(
+    "template", [CHAT_TEMPLATE, CHATML, DEFAULT_SYSTEM, GEMMA], ids=["pocket", "chatml", "default-system", "gemma"]
+)
 @pytest.mark.parametrize("context", [None, "Notes: coin crate."])
 def test_appended_turns_equal_the_template(template, context):
     tokenizer = with_template(template)
@@ -52,19 +57,23 @@ def test_a_reply_that_was_cut_off_is_closed():
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(st.sampled_from([*SPECIAL, "<|end|>", "<|user|>", "<|pad|>", "coin ", "\n", "é"]), max_size=8).map("".join))
+@given(
+    st.lists(st.sampled_from([*SPECIAL, "<|end|>", "<|user|>", "<|pad|>", "coin ", "\n", "é"]), max_size=8).map("".join)
+)
 def test_text_never_becomes_a_special_token(text):
     tokenizer = with_template(CHATML)
     renderer = Renderer(tokenizer)
     special = set(tokenizer.all_special_ids)
     scaffold = sum(i in special for i in renderer.opening("", ""))
     assert sum(i in special for i in renderer.opening(text, text)) == scaffold
-    assert sum(i in special for i in renderer.following([1], text)) == sum(i in special for i in renderer.following([1], ""))
+    assert sum(i in special for i in renderer.following([1], text)) == sum(
+        i in special for i in renderer.following([1], "")
+    )
     assert tokenizer.decode(renderer._plain(text), skip_special_tokens=False) == text
 
 
 def test_a_template_that_forgets_is_refused():
-    with pytest.raises(TemplateError, match="keeps earlier turns|shows every message"):
+    with pytest.raises(TemplateError, match=r"keeps earlier turns|shows every message"):
         Renderer(with_template(FORGETS))
 
 

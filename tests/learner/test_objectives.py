@@ -28,7 +28,9 @@ def case(request):
     return hidden, head, theirs, their_head, torch.randint(v, (n,)), torch.rand(n, dtype=dtype)
 
 
-@pytest.mark.parametrize("objective", [ReverseKL(), ForwardKL(), NegativeLogLikelihood()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize(
+    "objective", [ReverseKL(), ForwardKL(), NegativeLogLikelihood()], ids=lambda o: type(o).__name__
+)
 @pytest.mark.parametrize("chunk", [7, 50, 1000])
 def test_equals_the_dense_formula(case, objective, chunk, monkeypatch):
     monkeypatch.setattr(objectives, "chunk_rows", lambda _head: chunk)
@@ -48,7 +50,9 @@ def test_equals_the_dense_formula(case, objective, chunk, monkeypatch):
 def test_same_distributions_cost_nothing():
     hidden, head = torch.randn(9, 4, requires_grad=True), torch.randn(11, 4)
     for objective in (ReverseKL(), ForwardKL()):
-        loss, _ = fused_loss(objective, hidden, head, hidden.detach(), head, torch.zeros(9, dtype=torch.long), torch.ones(9))
+        loss, _ = fused_loss(
+            objective, hidden, head, hidden.detach(), head, torch.zeros(9, dtype=torch.long), torch.ones(9)
+        )
         (gradient,) = torch.autograd.grad(loss, hidden)
         assert abs(loss.item()) < 1e-6
         assert gradient.abs().max() < 1e-6
@@ -57,10 +61,17 @@ def test_same_distributions_cost_nothing():
 def test_a_frozen_head_gets_no_gradient():
     hidden, head = torch.randn(9, 4, requires_grad=True), torch.randn(11, 4)
     loss, _ = fused_loss(
-        ReverseKL(), hidden, head, torch.randn(9, 4), torch.randn(11, 4), torch.zeros(9, dtype=torch.long), torch.ones(9)
+        ReverseKL(),
+        hidden,
+        head,
+        torch.randn(9, 4),
+        torch.randn(11, 4),
+        torch.zeros(9, dtype=torch.long),
+        torch.ones(9),
     )
     loss.backward()
     assert head.grad is None
+    assert hidden.grad is not None
     assert hidden.grad.abs().sum() > 0
 
 

@@ -21,7 +21,11 @@ def converse(policy, context, seeds, heard, stop=None):
     return turns
 
 
-HEARD = [["You are in the Hall.", "no", "the coin and take it."], ["Find"], ["Find the coin and take it.", "You", "in the Hall"]]
+HEARD = [
+    ["You are in the Hall.", "no", "the coin and take it."],
+    ["Find"],
+    ["Find the coin and take it.", "You", "in the Hall"],
+]
 
 
 def test_logprobs_are_those_of_the_whole_row(network, renderer):

@@ -8,7 +8,9 @@ from opcd_agents.errors import AlignmentError
 from opcd_agents.types import Example, Tokens, Turn
 
 ids = st.lists(st.integers(0, 50), min_size=1, max_size=6).map(tuple)
-turns = st.lists(st.builds(lambda p, s: Turn("o", "r", "a", 0.0, p, s, (0.0,) * len(s)), ids, ids), min_size=1, max_size=5)
+turns = st.lists(
+    st.builds(lambda p, s: Turn("o", "r", "a", 0.0, p, s, (0.0,) * len(s)), ids, ids), min_size=1, max_size=5
+)
 
 
 @given(turns, ids, ids)

@@ -29,7 +29,9 @@ PIECES = [
     "\x08",
     "\x1b",
 ]
-TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(st.characters(codec=None), max_size=8)), max_size=8).map("".join)
+TEXTS = st.lists(st.one_of(st.sampled_from(PIECES), st.text(st.characters(codec=None), max_size=8)), max_size=8).map(
+    "".join
+)
 
 
 @settings(max_examples=2000, deadline=None)
@@ -65,7 +67,9 @@ def test_harmless_text_is_untouched():
     assert clean(text) == text
 
 
-@pytest.mark.parametrize("text", ["[/]", "[/some/path]", "[link=http://x]y[/link]", "[bold]b[/bold]", ":smile:", "[type=x, v={'a[0]'}]"])
+@pytest.mark.parametrize(
+    "text", ["[/]", "[/some/path]", "[link=http://x]y[/link]", "[bold]b[/bold]", ":smile:", "[type=x, v={'a[0]'}]"]
+)
 def test_markup_is_text(text, capsys):
     say(text, "bold")
     say_table(["a"], [[text]])
