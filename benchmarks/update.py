@@ -10,7 +10,8 @@ projects only what predicts a sampled id, and never holds [rows, vocabulary]. Th
 
 Both encode their whole history again at each turn of the rollout. All learn from the same sampled ids, with the exact
 reverse KL over the whole vocabulary, so loss and gradient must agree: the program ends with exit code 1 where they do not.
-The models are random: this measures work, not learning. Each layout runs in a process of its own, on one thread.
+The models are random: this measures work, not learning. Each layout runs in a process of its own, on one thread,
+and its memory is read from Linux's /proc.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -128,7 +129,7 @@ class Meter:
             network.get_output_embeddings().register_forward_pre_hook(lambda _, args: self.project(args[0]))
 
     @contextmanager
-    def phase(self) -> Iterator[Work]:
+    def phase(self) -> Generator[Work]:
         """Measure a phase; what it cost is known when it ends."""
         self._work = work = Work()
         began = time.process_time()

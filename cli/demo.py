@@ -26,8 +26,6 @@ def demo(
     json: Json = False,
 ) -> None:
     """Collect, make notes, distill and evaluate on one house; ends with a table and a report."""
-    import torch
-
     import envs
     from cli import models, workflow
     from cli.distill import run_config, train
@@ -37,7 +35,6 @@ def demo(
     from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder
 
-    torch.set_num_threads(min(2, torch.get_num_threads()))
     began = time.perf_counter()
     tasks, scope = envs.house_tasks(seed), f"house/{seed}"
     folder = out or Path("runs") / f"demo-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"

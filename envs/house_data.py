@@ -18,7 +18,7 @@ from opcd_agents.types import Task
 
 HOUSE_ID = "opcd/House-v0"
 SLACK = 2
-_SHORTEST = 3
+_SHORTEST, _LONGEST = 3, 8  # shorter ones chance wins, longer ones only take longer to play
 _FEWEST = 20
 
 
@@ -96,7 +96,7 @@ def _worthy(plan: HousePlan, wanted: list[tuple[str, Goal]], most: int | None = 
     found: list[tuple[str, Goal, int]] = []
     for start, goal in wanted:
         steps = len(solve(plan.start(start), goal))
-        if steps >= _SHORTEST:
+        if _SHORTEST <= steps <= _LONGEST:
             found.append((start, goal, steps))
         if len(found) == most:
             break

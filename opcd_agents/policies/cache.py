@@ -20,9 +20,6 @@ _STEP = 64  # cells added at a time
 class _Lane(CacheLayerMixin):
     """One layer: buffers [rows, heads, cells, size] and the positions that the next update writes to."""
 
-    keys: Tensor  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleUnannotatedOverride]
-    values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride, reportIncompatibleUnannotatedOverride]
-
     def __init__(self) -> None:
         super().__init__()
         self.at = torch.empty(0, dtype=torch.long)
@@ -39,6 +36,8 @@ class _Lane(CacheLayerMixin):
         """Write states [rows, heads, new, size] at `at` [rows, new]; return all cells up to `seen`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
+        assert self.keys is not None
+        assert self.values is not None
         missing = self.seen - self.keys.shape[2]
         if missing > 0:
             room = -(-missing // _STEP) * _STEP
@@ -48,6 +47,14 @@ class _Lane(CacheLayerMixin):
         self.keys[rows, :, self.at] = key_states.transpose(1, 2)
         self.values[rows, :, self.at] = value_states.transpose(1, 2)
         return self.keys[:, :, : self.seen], self.values[:, :, : self.seen]
+
+    def copy_row(self, other: _Lane, rows: int) -> None:
+        """Take the one row of another lane, `rows` times."""
+        assert other.keys is not None
+        assert other.values is not None
+        self.keys = other.keys.expand(rows, -1, -1, -1).clone()
+        self.values = other.values.expand(rows, -1, -1, -1).clone()
+        self.is_initialized = True
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Cells that a query may look at, and the offset of the first."""
@@ -104,16 +111,14 @@ class RowCache:
         index = torch.tensor(rows, device=self.lengths.device)
         self.lengths = self.lengths[index]
         for lane in self._lanes:
-            lane.keys, lane.values = lane.keys[index], lane.values[index]
+            lane.reorder_cache(index)  # pyright: ignore[reportArgumentType]
 
     def spread(self, rows: int) -> RowCache:
         """Copy a cache of one row to `rows` rows: a shared prefix is computed once."""
         copy = RowCache(self._model, rows)
         copy.lengths = self.lengths.expand(rows).clone()
         for mine, theirs in zip(self._lanes, copy._lanes, strict=True):
-            theirs.keys = mine.keys.expand(rows, -1, -1, -1).clone()
-            theirs.values = mine.values.expand(rows, -1, -1, -1).clone()
-            theirs.is_initialized = True
+            theirs.copy_row(mine, rows)
         return copy
 
 
