@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+ANCHORS = 512  # conversations to draw the anchors of each update from
+
 
 @app.command(epilog="Example: opcd distill house:7 --context house/7 --bank bank.db --out runs/seven")
 def distill(
@@ -32,6 +34,7 @@ def distill(
     json: Json = False,
 ) -> None:
     """Train the notes into the weights of the model that reads them."""
+    import envs
     from cli import models
     from experience_bank import Bank
     from opcd_agents.errors import UsageError
@@ -41,6 +44,8 @@ def distill(
     if resume is not None:
         run = RunFolder.open(resume)
     elif tasks:
+        envs.tasks(tasks)  # what is misspelt must be told before a run folder is made
+        models.resolve(model)
         steps = load_recipe(recipe) if recipe else Recipe()
         with Bank.open(bank, "r") as store:
             notes = store.context(context)
@@ -74,6 +79,7 @@ def train(
     from cli import workflow
     from opcd_agents.learner.distill import Subject
     from opcd_agents.learner.distill import distill as learn
+    from opcd_agents.pocket.anchors import make_anchors
     from opcd_agents.types import Split
 
     config = run.config
@@ -81,7 +87,7 @@ def train(
     train_tasks = workflow.split(tasks, Split.TRAIN)
     validation = workflow.split(tasks, Split.VALIDATION)
     envs.prepare([*train_tasks, *validation])
-    anchors = workflow.make_anchors(policy, config["seed"]) if recipe.anchors else []
+    anchors = make_anchors(policy.renderer, ANCHORS, config["seed"], config["context"]["text"]) if recipe.anchors else []
     subject = Subject(train_tasks, validation, envs.make_env, config["context"]["text"], anchors)
     result = learn(
         policy,

@@ -17,16 +17,15 @@ from opcd_agents.errors import UsageError
 from opcd_agents.pocket.operators import sample_operator
 from opcd_agents.rollout import deal, play
 from opcd_agents.scores import GapClosed, tally
-from opcd_agents.types import Context, Episode, Outcome, Score, Split, Task
+from opcd_agents.types import Context, Episode, Score, Split, Task
 
 if TYPE_CHECKING:
     from opcd_agents.policies.huggingface import HuggingFacePolicy
-    from opcd_agents.types import Example, Policy
+    from opcd_agents.types import Policy
 
 BUDGET = 512  # tokens of a context
 
-# Worlds that stand beside the one that is distilled; far from any seed a person types.
-_RETAINED, _ANCHORS = 1_000_000, 2_000_000
+_RETAINED = 1_000_000  # houses that stand beside the one that is distilled; far from any seed a person types
 
 Watch = Callable[[str, int, int], None]
 
@@ -99,7 +98,7 @@ class World:
     context: Context
 
 
-def house_world(policy: HuggingFacePolicy, house: int, wanted: Split, starts: int = 2, episodes: int = 64) -> World:
+def house_world(policy: HuggingFacePolicy, house: int, wanted: Split, starts: int = 3, episodes: int = 64) -> World:
     """A house that the policy explores (training tasks), with the notes that come of it.
 
     Args:
@@ -136,20 +135,6 @@ def retained_worlds(policy: HuggingFacePolicy, seed: int) -> list[World]:
 def play_worlds(policy: HuggingFacePolicy, worlds: Sequence[World], episodes: int, seed: int) -> list[Episode]:
     """Play so many episodes in each world, with its context."""
     return [e for w in worlds for e in gather(policy, w.tasks, episodes, seed=seed, context=w.context)]
-
-
-def make_anchors(policy: HuggingFacePolicy, seed: int, episodes: int = 32) -> list[Example]:
-    """Episodes of other worlds played with their contexts, to which the student will be held.
-
-    Four houses and eight operators; none of them is used for scores.
-    """
-    from opcd_agents.learner.distill import anchor
-
-    first = _ANCHORS + 10 * seed
-    houses = [house_world(policy, first + i, Split.TRAIN) for i in range(4)]
-    operators = [operator_world(first + i, False, policy.renderer.count) for i in range(8)]
-    played = play_worlds(policy, houses, episodes, seed) + play_worlds(policy, operators, episodes // 4, seed)
-    return [anchor(episode) for episode in played if episode.outcome is not Outcome.FAILED]
 
 
 @dataclass(frozen=True)

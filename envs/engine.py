@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SEED = 1
 _MOST_OPEN = 16
+_REMEMBERED = 4096  # moments of about 40 kB
 _STATUS_LINE = re.compile(r"\n>\s*-= [^\n]* =-\s*-?\d+/-?\d+\s*\Z")
 _SENDABLE = re.compile(r"[a-z0-9' -]{1,120}")
 
@@ -70,6 +71,10 @@ class Engine:
         """
         if not _SENDABLE.fullmatch(command):
             raise EngineError(f"wanted a checked command, got {command!r:.60}")
+        return _remembered(self, snapshot, command)
+
+    def obey(self, snapshot: Snapshot, command: str) -> tuple[str, Snapshot]:
+        """Have the interpreter carry out a checked command."""
         with self._lock:
             self._frotz.set_state(snapshot.state)
             text, *_ = self._frotz.step(command)
@@ -77,6 +82,12 @@ class Engine:
                 self._frotz.reset()
                 raise EngineError(f"the interpreter stopped at {command!r}")
             return clean(text), Snapshot(self._frotz.get_state())
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _remembered(engine: Engine, snapshot: Snapshot, command: str) -> tuple[str, Snapshot]:
+    """What followed the last time: a game is deterministic, and training plays the same openings again and again."""
+    return engine.obey(snapshot, command)
 
 
 @lru_cache(maxsize=_MOST_OPEN)

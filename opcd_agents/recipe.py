@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from opcd_agents.errors import UnknownNameError, UsageError
 
 METHODS = ("opcd", "off-policy", "sft")
+_LEAST = {"updates": 1, "episodes": 1, "longest": 1, "validation_episodes": 1}
+_LEAST |= {"lr": 0, "temperature": 0, "anchors": 0, "hold": 0, "validate": 0}
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,9 @@ class Recipe:
         average: `token` or `sequence` (Eq. 1 of the paper).
         temperature: Sampling temperature of whoever plays.
         longest: Most ids of one reply.
-        anchors: Episodes of other worlds with their own context replayed in each update, where the student is held to
-            the initial weights, so that what is not distilled is kept. 0: none.
+        anchors: Conversations about other worlds, with their own notes, in each update; there the student is held
+            to the initial weights, so that what is not distilled is kept. 0: none.
+        hold: Weight of the anchors against what is learnt.
         validate: Updates between validations; 0: never.
         validation_episodes: Episodes of one validation.
         keep: `best`: keep the weights of the best validation; `last`: of the last update.
@@ -40,6 +44,7 @@ class Recipe:
     temperature: float = 1.0
     longest: int = 64
     anchors: int = 0
+    hold: float = 1.0
     validate: int = 20
     validation_episodes: int = 64
     keep: str = "best"
@@ -51,9 +56,9 @@ class Recipe:
             raise UnknownNameError("average", self.average, ("token", "sequence"))
         if self.keep not in ("best", "last"):
             raise UnknownNameError("keep", self.keep, ("best", "last"))
-        for name in ("updates", "episodes", "longest"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"recipe: wanted {name} of at least 1, got {getattr(self, name)}")
+        for name, least in _LEAST.items():
+            if not least <= getattr(self, name) < math.inf:
+                raise UsageError(f"recipe: wanted {name} of at least {least}, got {getattr(self, name)}")
 
 
 def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:

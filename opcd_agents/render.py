@@ -71,6 +71,10 @@ class Renderer:
         closed = len(sampled) > 0 and sampled[-1] == self.end_id
         return self._after_reply[closed:] + self._plain(observation) + self._before_answer
 
+    def reply(self, text: str) -> list[int]:
+        """Ids of a reply that nobody sampled, its end included."""
+        return [*self._plain(text), self.end_id]
+
     def text(self, sampled: Sequence[int]) -> str:
         """A reply as text, without its end token."""
         kept = sampled[:-1] if len(sampled) > 0 and sampled[-1] == self.end_id else sampled

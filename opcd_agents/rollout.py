@@ -99,11 +99,12 @@ def play(
         One episode a task, in the order of the tasks.
     """
     episodes: list[Episode] = []
+    weights, code = policy.weights, code_version()  # a hash of all weights: once, not for every episode
     for first in range(0, len(tasks), slots):
         batch = tasks[first : first + slots]
         seeds = [seed * 1_000_003 + first + i for i in range(len(batch))]
         for index, slot in enumerate(_play_batch(policy, batch, make_env, context, seeds)):
-            provenance = Provenance(policy.name, policy.weights, seeds[index], code_version(), context_id)
+            provenance = Provenance(policy.name, weights, seeds[index], code, context_id)
             outcome = slot.outcome or Outcome.FAILED
             episode = Episode(slot.task, tuple(slot.turns), outcome, provenance, slot.heard, slot.error)
             episodes.append(episode)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         part.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -58,10 +60,10 @@ class RunFolder:
         Raises:
             RunError: The folder holds a run, or cannot be written.
         """
-        if (path / "config.json").exists():
-            raise RunError(f"{path} already holds a run; choose another --out, or continue it with --resume {path}")
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if (path / "config.json").exists():
+                raise RunError(f"{path} already holds a run; choose another --out, or continue it with --resume {path}")
         except OSError as error:
             raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
         run = cls(path)
@@ -75,7 +77,7 @@ class RunFolder:
         Raises:
             RunError: There is no run.
         """
-        if not (path / "config.json").is_file():
+        if not os.path.isfile(path / "config.json"):  # False, not an error, where the path cannot even be asked about
             raise RunError(f"wanted a run folder with config.json, got {path}")
         return cls(path)
 

@@ -54,7 +54,7 @@ class GapClosed:
 
 
 def gap_closed(before: Score, with_context: Score, after: Score, seed: int = 0, draws: int = 4000) -> GapClosed:
-    """How much of the gap between playing without and with the context was closed.
+    """How much of the gap between playing without and with the context was closed, on the tasks that all three played.
 
     The interval is a percentile bootstrap over tasks; a drawn task brings its episodes of all three scores, so
     that hard tasks are hard for all.
@@ -66,18 +66,22 @@ def gap_closed(before: Score, with_context: Score, after: Score, seed: int = 0, 
         seed: Seed of the bootstrap.
         draws: Bootstrap samples.
     """
-    tasks = sorted(set(before.by_task) & set(with_context.by_task) & set(after.by_task))
+    scores = (before, with_context, after)
+    tasks = sorted(t for t in before.by_task if all(s.by_task.get(t, (0, 0))[1] for s in scores))
     if not tasks:
         return GapClosed(math.nan, math.nan, math.nan)
-    counts = np.array([[s.by_task[t] for t in tasks] for s in (before, with_context, after)], dtype=float)
+    counts = np.array([[s.by_task[t] for t in tasks] for s in scores], dtype=float)
     drawn = np.random.default_rng(seed).integers(len(tasks), size=(draws, len(tasks)))
-    sums = counts[:, drawn].sum(2)  # [score, draw, wins | episodes]
-    rates = sums[..., 0] / sums[..., 1]
-    gaps = rates[1] - rates[0]
-    closed = (rates[2] - rates[0])[gaps > 0] / gaps[gaps > 0]
-    gap = with_context.rate - before.rate
-    value = (after.rate - before.rate) / gap if gap > 0 else math.nan
-    if len(closed) == 0:
+    closed = _closed(counts[:, drawn].sum(2))
+    value = float(_closed(counts.sum(1, keepdims=True))[0])
+    if np.isnan(closed).all():
         return GapClosed(value, math.nan, math.nan)
-    low, high = np.quantile(closed, [0.025, 0.975])
+    low, high = np.nanquantile(closed, [0.025, 0.975])
     return GapClosed(value, float(low), float(high))
+
+
+def _closed(counts: np.ndarray) -> np.ndarray:
+    """Share of the gap that is closed [draw], from counts [score, draw, wins | episodes]; nan where there is no gap."""
+    before, teacher, after = counts[..., 0] / counts[..., 1]
+    gap = teacher - before
+    return np.where(gap > 0, after - before, math.nan) / np.where(gap > 0, gap, 1.0)

@@ -56,6 +56,11 @@ def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], fo
     shutil.rmtree(old, ignore_errors=True)
 
 
+def present(folder: Path) -> bool:
+    """Whether there is something to restore; the new one may not have taken the old one's place yet."""
+    return folder.is_dir() or folder.with_name(folder.name + ".old").is_dir()
+
+
 def restore(learner: Learner, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Load the newest whole checkpoint into the learner.
 

@@ -30,6 +30,8 @@ from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task, Tokens
 
 _OBJECTIVES: dict[str, type[Objective]] = {"opcd": ReverseKL, "off-policy": ForwardKL, "sft": NegativeLogLikelihood}
 
+_CHECKPOINT = 10  # updates between checkpoints
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -97,9 +99,9 @@ def distill(
     folder = run.path / "checkpoint"
     state: dict[str, Any] = {"update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0}
     best = _snapshot(policy.network)
-    if resume and folder.exists():
+    if resume and checkpoint.present(folder):
         best, state = checkpoint.restore(learner, folder)
-        run.truncate(state["update"])
+    run.truncate(state["update"])  # also where no checkpoint was reached: the lines are written again
     while state["update"] < recipe.updates:
         began = time.perf_counter()
         update = state["update"]
@@ -112,19 +114,19 @@ def distill(
         line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate}
         if examples:
             scale = min(1.0, (update + 1) / 5, 2 * (1 - update / recipe.updates))
-            metrics = learner.update(examples, kept, scale=scale)
+            metrics = learner.update(examples, kept, hold=recipe.hold, scale=scale)
             line |= asdict(metrics)
             state["sampled"] += metrics.sampled
-        state["update"] = update + 1
-        if recipe.validate and ((update + 1) % recipe.validate == 0 or update + 1 == recipe.updates):
-            rate = validate(player, subject, recipe, seed)
-            line["validation"] = rate
-            if rate >= state["best"]:
-                state |= {"best": rate, "best_update": update + 1}
+        state["update"] = done = update + 1
+        if recipe.validate and (done % recipe.validate == 0 or done == recipe.updates):
+            line["validation"] = validate(player, subject, recipe, seed)
+            if line["validation"] >= state["best"]:
+                state |= {"best": line["validation"], "best_update": done}
                 best = _snapshot(policy.network)
-            checkpoint.save(learner, best, state, folder)
         state["seconds"] += time.perf_counter() - began
         run.log(line | {"seconds": round(state["seconds"], 3)})
+        if done % _CHECKPOINT == 0 or done == recipe.updates:
+            checkpoint.save(learner, best, state, folder)
         watch(line)
     if recipe.keep == "best" and recipe.validate:
         policy.network.load_state_dict(best, strict=False)

@@ -56,8 +56,9 @@ class FrozenStates:
     def __call__(self, rows: Sequence[Tokens]) -> Tensor:
         """Hidden states [sampled ids, size] of rows that may share a prefix."""
         shared = self._shared(rows)
-        cache = self._prefix(rows[0].ids[:shared]).spread(len(rows)) if shared else self._empty(len(rows))
         ids, counts = pad_rows([row.ids[shared:] for row in rows], self.network.device)
+        prefix = rows[0].ids[:shared]
+        cache = self._prefix(prefix).spread(len(rows), ids.shape[1]) if shared else self._empty(len(rows))
         hidden = cache.extend(ids, counts)
         return hidden[predicting(rows, shared, self.network.device)]
 

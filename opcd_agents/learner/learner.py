@@ -71,29 +71,34 @@ class Learner:
         self._clip = clip
         self._row_tokens = row_tokens
 
-    def update(self, examples: Sequence[Example], anchors: Sequence[Example] = (), *, scale: float = 1.0) -> Metrics:
+    def update(
+        self, examples: Sequence[Example], anchors: Sequence[Example] = (), *, hold: float = 1.0, scale: float = 1.0
+    ) -> Metrics:
         """One optimiser step.
 
         Args:
             examples: What is learnt; at least one.
             anchors: What must stay as it is: the student is held to the teacher's weights on these rows by
-                forward KL, with the same weight a sampled id has among the examples.
+                forward KL, averaged like the examples.
+            hold: Weight of the anchors against the examples.
             scale: Factor of the learning rate for this step.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * scale
         self.optimizer.zero_grad(set_to_none=True)
         loss, first = self._accumulate(examples, self.objective)
-        held, _ = self._accumulate(anchors, ForwardKL()) if anchors else (0.0, 0.0)
+        held, _ = self._accumulate(anchors, ForwardKL(), hold) if anchors else (0.0, 0.0)
         norm = float(torch.nn.utils.clip_grad_norm_(self.student.parameters(), self._clip))
         self.optimizer.step()
         sampled = sum(sum(e.student.sampled) for e in examples)
         encoded = sum(len(e.student.ids) for e in (*examples, *anchors))
         return Metrics(loss, held, first, norm, sampled, encoded)
 
-    def _accumulate(self, examples: Sequence[Example], objective: Objective) -> tuple[float, float]:
-        """Add the gradient of an objective; returns its average and its average at the first ids."""
-        weights = self._weights(examples)
+    def _accumulate(
+        self, examples: Sequence[Example], objective: Objective, factor: float = 1.0
+    ) -> tuple[float, float]:
+        """Add `factor` times the gradient of an objective; returns its average times that, and that at the first ids."""
+        weights = [factor * weight for weight in self._weights(examples)]
         sums = [
             self._backward([examples[i] for i in part], [weights[i] for i in part], objective)
             for part in self._parts(examples)

@@ -6,6 +6,7 @@ Some turns of an episode with notes are guesses, and some recitals slip, both un
 keep to the notes after a mistake of their own. Knows no tokens ids and no torch.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -62,8 +63,18 @@ class _Recital:
         return value
 
 
-def house_episode(rng: np.random.Generator, largest: int, with_notes: bool, clean: bool = False) -> Conversation:
-    """One episode in a random house of up to `largest` rooms; a `clean` one has full notes and no mistakes."""
+def house_episode(
+    rng: np.random.Generator, largest: int, with_notes: bool, clean: bool = False, favoured: Collection[str] = ()
+) -> Conversation:
+    """One episode in a random house.
+
+    Args:
+        rng: Source of all chance.
+        largest: Rooms of the house; up to so many where it is not clean.
+        with_notes: Whether the model reads notes, or makes facts up.
+        clean: Full notes and no mistakes.
+        favoured: Names to build the house of before any other.
+    """
     rooms = largest if clean or rng.random() < 0.5 else int(rng.integers(3, largest + 1))
     plan = sample_house(
         rng,
@@ -71,6 +82,7 @@ def house_episode(rng: np.random.Generator, largest: int, with_notes: bool, clea
         rooms=rooms,
         containers=min(rooms, int(rng.integers(2, 6))),
         things=int(rng.integers(3, 10)),
+        favoured=favoured,
     )
     notes = notes_of(plan) if clean else _thinned(notes_of(plan), rng)
     state, goal = _task(plan.start(str(rng.choice(plan.rooms))), rng)
@@ -113,11 +125,13 @@ def _legal_reply(state: HouseState, goal: Goal, facts: Facts) -> str:
 def _mark(reply: str, slips: list[tuple[str, str]]) -> list[Span]:
     """Cut a reply so that the value of each slip is untrained."""
     parts: list[Span] = []
-    rest = reply
+    done = at = 0
     for key, value in slips:
-        before, _, rest = rest.partition(f"{key} {value}")
-        parts += [Span("assistant", before + key, trained=True), Span("assistant", f" {value}")]
-    return [*parts, Span("assistant", rest, trained=True)]
+        at = reply.index(f"{key} {value}", at) + len(key)
+        end = at + 1 + len(value)
+        parts += [Span("assistant", reply[done:at], trained=True), Span("assistant", reply[at:end])]
+        done, at = end, at + 1  # the value may be the key of the next slip
+    return [*parts, Span("assistant", reply[done:], trained=True)]
 
 
 def _thinned(notes: Notes, rng: np.random.Generator) -> Notes:

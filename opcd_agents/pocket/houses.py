@@ -9,7 +9,7 @@ Knows nothing of TextWorld, tokens or models.
 import hashlib
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import astuple, dataclass, field, replace
 from typing import Final
 
@@ -246,7 +246,13 @@ def _useful(state: HouseState, goal: Goal) -> Iterator[str]:
 
 
 def sample_house(
-    rng: np.random.Generator, *, held_out: bool, rooms: int = 8, containers: int = 4, things: int = 8
+    rng: np.random.Generator,
+    *,
+    held_out: bool,
+    rooms: int = 8,
+    containers: int = 4,
+    things: int = 8,
+    favoured: Collection[str] = (),
 ) -> HousePlan:
     """Draw a house from one side of the split between play and curriculum.
 
@@ -256,31 +262,35 @@ def sample_house(
         rooms: How many rooms, 2 to 32.
         containers: How many containers, at most 16.
         things: How many things, at most 32.
+        favoured: Names to use before any other.
 
     Returns:
         The plan. The same generator state gives the same plan.
     """
     while True:
-        plan = _draw_house(rng, rooms, containers, things)
+        plan = _draw_house(rng, rooms, containers, things, favoured)
         if plan.held_out == held_out:
             return plan
 
 
-def _draw_house(rng: np.random.Generator, rooms: int, containers: int, things: int) -> HousePlan:
+def _draw_house(
+    rng: np.random.Generator, rooms: int, containers: int, things: int, favoured: Collection[str]
+) -> HousePlan:
     """A tree of rooms on a grid, one door, containers mostly closed, things mostly inside them."""
-    names = _draw(rng, ROOMS, rooms)
+    names = _draw(rng, ROOMS, rooms, favoured)
     exits = _grow_tree(rng, names)
-    boxes = _draw(rng, CONTAINERS, containers)
+    boxes = _draw(rng, CONTAINERS, containers, favoured)
     place_of = dict(zip(boxes, _spread(rng, names, containers), strict=True))
     lying: dict[str, str] = {}
-    for thing in _draw(rng, THINGS, things):
+    for thing in _draw(rng, THINGS, things, favoured):
         inside = boxes and rng.random() < 0.75
         lying[thing] = str(rng.choice(boxes if inside else names))
     return HousePlan(exits, place_of, lying, frozenset(box for box in boxes if rng.random() < 0.15))
 
 
-def _draw(rng: np.random.Generator, pool: tuple[str, ...], count: int) -> list[str]:
-    return [str(name) for name in rng.permutation(pool)[:count]]
+def _draw(rng: np.random.Generator, pool: tuple[str, ...], count: int, favoured: Collection[str]) -> list[str]:
+    shuffled = [str(name) for name in rng.permutation(pool)]
+    return sorted(shuffled, key=lambda name: name not in favoured)[:count]
 
 
 def _spread(rng: np.random.Generator, names: list[str], count: int) -> list[str]:

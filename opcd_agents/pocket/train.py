@@ -38,8 +38,8 @@ class Size:
 
 
 SIZES = {
-    "pocket": Size(128, 4, 4, 384, 3e-3, 90e6),
-    "pocket-large": Size(192, 6, 6, 512, 2e-3, 60e6),
+    "pocket": Size(128, 4, 4, 384, 3e-3, 30e6),
+    "pocket-large": Size(192, 6, 6, 512, 2e-3, 30e6),
 }
 
 

@@ -48,12 +48,10 @@ class _Lane(CacheLayerMixin):
         self.values[rows, :, self.at] = value_states.transpose(1, 2)
         return self.keys[:, :, : self.seen], self.values[:, :, : self.seen]
 
-    def copy_row(self, other: _Lane, rows: int) -> None:
-        """Take the one row of another lane, `rows` times."""
-        assert other.keys is not None
-        assert other.values is not None
-        self.keys = other.keys.expand(rows, -1, -1, -1).clone()
-        self.values = other.values.expand(rows, -1, -1, -1).clone()
+    def copy_row(self, other: _Lane, rows: int, spare: int) -> None:
+        """Take the one row of another lane, `rows` times, with `spare` empty cells behind."""
+        self.keys = _repeated(other.keys, other.seen, rows, spare)
+        self.values = _repeated(other.values, other.seen, rows, spare)
         self.is_initialized = True
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -113,13 +111,26 @@ class RowCache:
         for lane in self._lanes:
             lane.reorder_cache(index)  # pyright: ignore[reportArgumentType]
 
-    def spread(self, rows: int) -> RowCache:
-        """Copy a cache of one row to `rows` rows: a shared prefix is computed once."""
+    def spread(self, rows: int, spare: int) -> RowCache:
+        """Copy a cache of one row to `rows` rows: a shared prefix is computed once.
+
+        Args:
+            rows: How many rows.
+            spare: Cells to make room for behind the prefix, so that they need not be added later.
+        """
         copy = RowCache(self._model, rows)
         copy.lengths = self.lengths.expand(rows).clone()
         for mine, theirs in zip(self._lanes, copy._lanes, strict=True):
-            theirs.copy_row(mine, rows)
+            theirs.copy_row(mine, rows, spare)
         return copy
+
+
+def _repeated(states: Tensor | None, cells: int, rows: int, spare: int) -> Tensor:
+    assert states is not None
+    _, heads, _, size = states.shape
+    buffer = states.new_zeros(rows, heads, cells + spare, size)
+    buffer[:, :, :cells] = states[:, :, :cells]
+    return buffer
 
 
 def pad_rows(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

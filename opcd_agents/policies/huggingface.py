@@ -21,6 +21,7 @@ from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.render import Renderer
 from opcd_agents.types import Info, Reply
 
+_ROOM = 256  # cells behind a shared prefix, enough for a few turns
 _SHARED = 16  # a common prefix shorter than this is not worth a forward pass of its own
 
 
@@ -171,7 +172,7 @@ class _Session:
         single = RowCache(decoder, 1)
         ids, counts = pad_rows([prompts[0][:shared]], self._policy.network.device)
         single.extend(ids, counts)
-        self._cache = single.spread(rows)
+        self._cache = single.spread(rows, _ROOM)
         return shared
 
 

@@ -1,0 +1,137 @@
+"""The whole loop from the outside, with the embedded pocket model on a real house, on a tiny budget."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+RECIPE = """
+updates = 4
+episodes = 4
+anchors = 2
+validate = 2
+validation_episodes = 4
+"""
+SCORES = ("before", "with_context", "after", "random", "blind", "optimal")
+
+
+def command(*args):
+    return [sys.executable, "-m", "opcd_agents", *map(str, args)]
+
+
+def last_json(text):
+    return json.loads(text.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory):
+    """A bank that two collectors filled at the same time."""
+    path = tmp_path_factory.mktemp("loop") / "bank.db"
+    one = ("collect", "house:5", "--episodes", 24, "--bank", path, "--seed")
+    running = [subprocess.Popen(command(*one, seed), stderr=subprocess.PIPE) for seed in (1, 2)]
+    for process in running:
+        _, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_two_collectors_keep_all_their_episodes(opcd, bank):
+    assert last_json(opcd("bank", "ls", "--bank", bank, "--json").out)["episodes"] == 48
+
+
+def test_the_loop(opcd, bank, recipe, tmp_path):
+    out = tmp_path / "run"
+    made = opcd("bank", "context", "house/5", "--bank", bank, "--json")
+    assert made.code == 0, made.err
+    trained = opcd("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe, "--json")
+    assert trained.code == 0, trained.err
+    assert last_json(trained.out)["updates"] == 4
+    assert (out / "model" / "model.safetensors").is_file()
+    assert "Notes:" in (out / "model" / "README.md").read_text()
+    scored = opcd(
+        "eval", "house:5", "--context", "house/5", "--bank", bank, "--after", out / "model", "--episodes", 8, "--json"
+    )
+    assert scored.code == 0, scored.err
+    result = last_json(scored.out)
+    for name in SCORES:
+        one = result[name]
+        assert set(one) == {"wins", "episodes", "rate", "low", "high"}
+        assert 0 <= one["low"] <= one["rate"] <= one["high"] <= 1
+    assert set(result["retained"]) == {"before", "after"}
+    assert set(result["gap_closed"]) == {"value", "low", "high"}
+    assert result["optimal"]["rate"] == 1
+    assert result["with_context"]["rate"] > result["before"]["rate"]  # the pocket model reads its notes
+
+
+def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
+    assert opcd("bank", "context", "house/5", "--bank", bank).code == 0
+    out = tmp_path / "run"
+    args = ("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe)
+    process = subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True)
+    metrics = out / "metrics.jsonl"
+    deadline = time.monotonic() + 240
+    while not (metrics.is_file() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    again = opcd("distill", "--resume", out)
+    assert again.code == 0, again.err
+    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("distill", "hose:5"), 2, ["family of tasks", "'hose'", "'house'"]),
+        (("distill", "house:5", "--model", "poket"), 2, ["'poket'", "'pocket'"]),
+        (("distill", "house:5", "--context", "nothing/9"), 2, ["'nothing/9'"]),
+        (("distill",), 2, ["--resume"]),
+        (("eval", "house:x"), 2, ["house:7"]),
+        (("collect", "house:5", "--split", "training"), 2, ["'training'", "train"]),
+        (("collect", "house:5", "--model", "./no-such-folder"), 2, ["no-such-folder"]),
+    ],
+)
+def test_misuse_is_one_line(opcd, bank, tmp_path, args, code, words):
+    done = opcd(*args, "--bank", bank, *(("--out", tmp_path / "run") if args[0] == "distill" else ()))
+    assert done.code == code
+    (line,) = done.err.strip().splitlines()
+    assert all(word in line for word in words), line
+
+
+def test_an_unknown_recipe_key_names_the_nearest(opcd, bank, tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("update = 3\n")
+    done = opcd("distill", "house:5", "--bank", bank, "--recipe", recipe, "--out", tmp_path / "run")
+    assert (done.code, "'updates'" in done.err) == (2, True)
+
+
+def test_a_model_folder_without_weights(opcd, bank, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = opcd("collect", "house:5", "--model", tmp_path / "empty", "--bank", bank)
+    assert done.code == 1
+    assert "weights" in done.err
+
+
+def test_a_run_folder_that_cannot_be_written(opcd, bank, tmp_path):
+    (tmp_path / "file").touch()
+    made = opcd("bank", "context", "house/5", "--bank", bank)
+    assert made.code == 0
+    done = opcd("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", Path(tmp_path / "file" / "run"))
+    assert done.code == 1
+    assert "run folder" in done.err
+    assert os.path.basename(tmp_path) in done.err
