@@ -56,7 +56,9 @@ def main() -> None:
     operators = operator_scores(policy, args.operators, args.episodes // 2)
     found = {"houses": [pooled(s) for s in zip(*houses.values(), strict=True)], "operators": operators}
     for name, (informed, bare) in found.items():
-        say(f"{name}: with {informed.rate:.1%} ({informed.low:.1%} to {informed.high:.1%}, {informed.episodes} episodes), ")
+        say(
+            f"{name}: with {informed.rate:.1%} ({informed.low:.1%} to {informed.high:.1%}, {informed.episodes} episodes), "
+        )
         say(f"{' ' * len(name)}  without {bare.rate:.1%} ({bare.low:.1%} to {bare.high:.1%})")
     print(json.dumps({name: [workflow.score_data(s) for s in pair] for name, pair in found.items()}))
 

@@ -33,15 +33,15 @@ def demo(
     from cli.report import write_report
     from experience_bank import Bank
     from opcd_agents.recipe import recipe_from
-    from opcd_agents.runs import RunFolder
+    from opcd_agents.runs import RunFolder, make_vacant
 
     began = time.perf_counter()
     tasks, scope = envs.house_tasks(seed), f"house/{seed}"
     folder = out or Path("runs") / f"demo-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     bank = folder / "bank.db"
-    recipe = recipe_from({"method": method})
+    recipe = recipe_from({"method": method}, models.recipe(model))
     base = models.policy(model)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_vacant(folder)
 
     step(f"opcd collect house:{seed} --model {model} --episodes {EPISODES} --bank {bank} --seed {seed}")
     with Bank.open(bank) as store:
@@ -62,9 +62,7 @@ def demo(
     test = workflow.split(tasks, "test")
     before = score_model(base, test, worlds, TEST_EPISODES, seed, notes)
 
-    step(
-        f"opcd distill house:{seed} --model {model} --context {scope} --bank {bank} --out {folder} --recipe recipes/demo.toml"
-    )
+    step(f"opcd distill house:{seed} --model {model} --context {scope} --bank {bank} --out {folder}")
     run = RunFolder.create(folder, run_config(f"house:{seed}", model, notes, recipe, seed))
     with Progress("distill", recipe.updates) as bar:
         train(base, run, recipe, bar)

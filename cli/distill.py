@@ -38,7 +38,7 @@ def distill(
     from cli import models
     from experience_bank import Bank
     from opcd_agents.errors import UsageError
-    from opcd_agents.recipe import Recipe, load_recipe, recipe_from
+    from opcd_agents.recipe import load_recipe, recipe_from
     from opcd_agents.runs import RunFolder
 
     if resume is not None:
@@ -46,7 +46,7 @@ def distill(
     elif tasks:
         envs.tasks(tasks)  # what is misspelt must be told before a run folder is made
         models.resolve(model)
-        steps = load_recipe(recipe) if recipe else Recipe()
+        steps = load_recipe(recipe) if recipe else models.recipe(model)
         with Bank.open(bank, "r") as store:
             notes = store.context(context)
         run = RunFolder.create(out, run_config(tasks, model, notes, steps, seed))
@@ -87,7 +87,9 @@ def train(
     train_tasks = workflow.split(tasks, Split.TRAIN)
     validation = workflow.split(tasks, Split.VALIDATION)
     envs.prepare([*train_tasks, *validation])
-    anchors = make_anchors(policy.renderer, ANCHORS, config["seed"], config["context"]["text"]) if recipe.anchors else []
+    anchors = (
+        make_anchors(policy.renderer, ANCHORS, config["seed"], config["context"]["text"]) if recipe.anchors else []
+    )
     subject = Subject(train_tasks, validation, envs.make_env, config["context"]["text"], anchors)
     result = learn(
         policy,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import opcd_agents
 from opcd_agents.errors import MissingError, ModelError, UnknownNameError, UsageError
+from opcd_agents.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +46,13 @@ def resolve(name: str) -> str:
     raise UnknownNameError("model", name, (*PACKAGED, "./FOLDER", "ORG/NAME"))
 
 
-def policy(name: str, temperature: float = 1.0, longest: int = 64) -> HuggingFacePolicy:
-    """A policy that plays with the model `name`; see `resolve`.
+def recipe(name: str) -> Recipe:
+    """The recipe that suits a model: the packaged one for a packaged model, else the paper's."""
+    return load_recipe(_WEIGHTS.parent / "distill.toml") if _is_pocket(name) else Recipe()
 
-    Args:
-        name: The model.
-        temperature: 0 takes the likeliest token.
-        longest: Most tokens of one reply.
+
+def policy(name: str) -> HuggingFacePolicy:
+    """A policy that plays with the model `name`, sampled as its recipe says; see `resolve`.
 
     Raises:
         OpcdError: As `resolve`, or the model cannot be used.
@@ -63,7 +64,8 @@ def policy(name: str, temperature: float = 1.0, longest: int = 64) -> HuggingFac
     from opcd_agents.policies.huggingface import HuggingFacePolicy, load
 
     network, renderer = load(found)
-    return HuggingFacePolicy(network, renderer, name, temperature, longest)
+    steps = recipe(name)
+    return HuggingFacePolicy(network, renderer, name, steps.temperature, steps.longest)
 
 
 def token_counter(name: str) -> Callable[[str], int]:
@@ -89,3 +91,11 @@ def _packaged(name: str) -> str:
     if not folder.is_dir():
         raise MissingError(f"wanted the weights of {name!r} in {folder}, found none; reinstall opcd-agents")
     return str(folder)
+
+
+def _is_pocket(name: str) -> bool:
+    """Whether a model is a packaged one, or was distilled from one: they share their tokenizer."""
+    if name in PACKAGED:
+        return True
+    tokens = [Path(folder) / "tokenizer.json" for folder in (name, _WEIGHTS / PACKAGED[0])]
+    return all(path.is_file() for path in tokens) and tokens[0].read_bytes() == tokens[1].read_bytes()

@@ -17,7 +17,7 @@ _LEAST |= {"lr": 0, "temperature": 0, "anchors": 0, "hold": 0, "validate": 0}
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a distillation does.
+    """What a distillation does. The defaults are those of the paper's games (arXiv 2602.12275, released scripts).
 
     Attributes:
         method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the
@@ -25,6 +25,7 @@ class Recipe:
         updates: Optimiser steps.
         episodes: Episodes played for each update.
         lr: Peak learning rate.
+        weights: `all`, or `feed-forward`: facts are learnt there, and the attention that reads notes stays as it is.
         average: `token` or `sequence` (Eq. 1 of the paper).
         temperature: Sampling temperature of whoever plays.
         longest: Most ids of one reply.
@@ -37,21 +38,24 @@ class Recipe:
     """
 
     method: str = "opcd"
-    updates: int = 60
-    episodes: int = 32
-    lr: float = 1e-3
+    updates: int = 50
+    episodes: int = 64
+    lr: float = 5e-6
+    weights: str = "all"
     average: str = "token"
-    temperature: float = 1.0
-    longest: int = 64
+    temperature: float = 0.7
+    longest: int = 1024
     anchors: int = 0
     hold: float = 1.0
-    validate: int = 20
+    validate: int = 10
     validation_episodes: int = 64
     keep: str = "best"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise UnknownNameError("method", self.method, METHODS)
+        if self.weights not in ("all", "feed-forward"):
+            raise UnknownNameError("weights", self.weights, ("all", "feed-forward"))
         if self.average not in ("token", "sequence"):
             raise UnknownNameError("average", self.average, ("token", "sequence"))
         if self.keep not in ("best", "last"):

@@ -43,6 +43,20 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_vacant(path: Path) -> None:
+    """Make a folder that a run can begin in.
+
+    Raises:
+        RunError: It holds a run, or cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if (path / "config.json").exists():
+            raise RunError(f"{path} already holds a run; choose another --out, or continue it with --resume {path}")
+    except OSError as error:
+        raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+
+
 class RunFolder:
     """One run on disk."""
 
@@ -60,12 +74,7 @@ class RunFolder:
         Raises:
             RunError: The folder holds a run, or cannot be written.
         """
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if (path / "config.json").exists():
-                raise RunError(f"{path} already holds a run; choose another --out, or continue it with --resume {path}")
-        except OSError as error:
-            raise RunError(f"cannot make the run folder {path}: {error.strerror or error}") from error
+        make_vacant(path)
         run = cls(path)
         write_atomic(path / "config.json", json.dumps(dict(config), indent=1).encode())
         return run

@@ -94,6 +94,7 @@ def distill(
         initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest
     )
     player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
+    _choose_weights(policy.network, recipe.weights)
     objective = _OBJECTIVES[recipe.method]()
     learner = Learner(policy.network, initial, objective, lr=recipe.lr, average=cast("Average", recipe.average))
     folder = run.path / "checkpoint"
@@ -110,11 +111,12 @@ def distill(
         episodes = _played(teacher if recipe.method == "off-policy" else player, tasks, subject, recipe, rng)
         learnt = [e for e in episodes if _teaches(e, recipe)]
         examples = [example(e, policy.renderer, subject.context) for e in learnt]
-        kept = deal(subject.anchors, recipe.anchors, rng)
         line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate}
         if examples:
             scale = min(1.0, (update + 1) / 5, 2 * (1 - update / recipe.updates))
-            metrics = learner.update(examples, kept, hold=recipe.hold, scale=scale)
+            metrics = learner.update(
+                examples, deal(subject.anchors, recipe.anchors, rng), hold=recipe.hold, scale=scale
+            )
             line |= asdict(metrics)
             state["sampled"] += metrics.sampled
         state["update"] = done = update + 1
@@ -136,6 +138,14 @@ def distill(
         "validation": state["best"],
         "sampled": state["sampled"],
     }
+
+
+def _choose_weights(network: torch.nn.Module, which: str) -> None:
+    """Freeze what is not to be trained."""
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(which == "all" or ".mlp." in name)
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise UsageError("wanted a model with feed-forward layers named `mlp`, got none; use weights = 'all'")
 
 
 def _played(

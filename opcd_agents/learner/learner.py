@@ -42,7 +42,7 @@ class Learner:
     """Updates a student towards an objective.
 
     Args:
-        student: The model to train, changed in place.
+        student: The model to train, changed in place: those of its parameters that require a gradient.
         teacher: The frozen model that reads the teacher rows; None for objectives that need none.
         objective: What is minimised.
         lr: Peak learning rate of AdamW.
@@ -65,7 +65,8 @@ class Learner:
         self.student = student
         self.teacher = FrozenStates(teacher) if teacher is not None else None
         self.objective = objective
-        self.optimizer = torch.optim.AdamW(student.parameters(), lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
+        trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
         self.lr = lr
         self._average = average
         self._clip = clip

@@ -55,7 +55,9 @@ def test_the_loop(opcd, bank, recipe, tmp_path):
     out = tmp_path / "run"
     made = opcd("bank", "context", "house/5", "--bank", bank, "--json")
     assert made.code == 0, made.err
-    trained = opcd("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe, "--json")
+    trained = opcd(
+        "distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe, "--json"
+    )
     assert trained.code == 0, trained.err
     assert last_json(trained.out)["updates"] == 4
     assert (out / "model" / "model.safetensors").is_file()

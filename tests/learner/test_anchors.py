@@ -15,6 +15,10 @@ def test_each_begins_with_notes_and_every_reply_ends(renderer, tokenizer):
         row = example.student
         text = tokenizer.decode(row.ids)
         assert text.startswith("<|system|>Notes: ")
-        ends = [i for i, (token, mine) in enumerate(zip(row.ids, row.sampled, strict=True)) if mine and token == renderer.end_id]
+        ends = [
+            i
+            for i, (token, mine) in enumerate(zip(row.ids, row.sampled, strict=True))
+            if mine and token == renderer.end_id
+        ]
         assert len(ends) == text.count("<|assistant|>")
         assert "> " in text or "So: " in text
