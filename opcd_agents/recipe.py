@@ -11,8 +11,8 @@ from typing import Any
 from opcd_agents.errors import UnknownNameError, UsageError
 
 METHODS = ("opcd", "off-policy", "sft")
-_LEAST = {"updates": 1, "episodes": 1, "longest": 1, "validation_episodes": 1}
-_LEAST |= {"lr": 0, "temperature": 0, "anchors": 0, "hold": 0, "validate": 0}
+_LEAST = dict.fromkeys(("updates", "episodes", "longest", "validation_episodes"), 1)
+_NOT_NEGATIVE = ("lr", "temperature", "anchors", "hold", "validate")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Recipe:
             raise UnknownNameError("average", self.average, ("token", "sequence"))
         if self.keep not in ("best", "last"):
             raise UnknownNameError("keep", self.keep, ("best", "last"))
-        for name, least in _LEAST.items():
+        for name, least in (_LEAST | dict.fromkeys(_NOT_NEGATIVE, 0)).items():
             if not least <= getattr(self, name) < math.inf:
                 raise UsageError(f"recipe: wanted {name} of at least {least}, got {getattr(self, name)}")
 

@@ -27,9 +27,9 @@ from opcd_agents.pocket.tokens import SPECIAL, train_tokenizer
 POOLS = (names.ROOMS, names.CONTAINERS, names.THINGS, names.DOORS, names.DIRECTIONS)
 
 
-def house(seed: int, **sizes: int) -> tuple[HousePlan, np.random.Generator]:
+def house(seed: int, rooms: int = 8, containers: int = 4, things: int = 8) -> tuple[HousePlan, np.random.Generator]:
     rng = np.random.default_rng(seed)
-    return sample_house(rng, held_out=seed % 2 == 0, **sizes), rng
+    return sample_house(rng, held_out=seed % 2 == 0, rooms=rooms, containers=containers, things=things), rng
 
 
 def goals(plan: HousePlan) -> list[Goal]:
