@@ -14,7 +14,7 @@ test: lint
 
 lint: install
 	$(VENV) -m ruff check
-	$(VENV) -m pyright
+	$(VENV) -m pyright --project pyproject.toml
 
 install:
 	@if ! $(VENV) -c 'import pip' 2>/dev/null; then \
