@@ -1,5 +1,4 @@
 # Two commands: `make demo` and `make test`. Everything is installed into .venv and nowhere else.
-# Programs are called as `python -m`: scripts in a folder whose path holds a space cannot start.
 PYTHON ?= python3
 VENV := .venv/bin/python
 STATE := { cat pyproject.toml constraints.txt && pwd; }

@@ -89,7 +89,8 @@ def token_counter(name: str) -> Callable[[str], int]:
 def _packaged(name: str) -> str:
     folder = _WEIGHTS / name
     if not folder.is_dir():
-        raise MissingError(f"wanted the weights of {name!r} in {folder}, found none; reinstall opcd-agents")
+        there = ", ".join(other for other in PACKAGED if (_WEIGHTS / other).is_dir()) or "none, so reinstall it"
+        raise MissingError(f"wanted the weights of {name!r} in {folder}, found none; this opcd-agents ships: {there}")
     return str(folder)
 
 

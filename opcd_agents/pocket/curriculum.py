@@ -3,7 +3,7 @@
 An episode is a conversation whose assistant parts say whether they are trained on. With notes the reply
 recites them; without, the same form is filled with made-up facts, so that the base model has support on every fact.
 Some turns of an episode with notes are guesses, and some recitals slip, both untrained: the models must
-keep to the notes after a mistake of their own. Knows no tokens ids and no torch.
+keep to the notes after a mistake of their own. Knows no token ids and no torch.
 """
 
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from opcd_agents.pocket.names import CONTAINERS, ROOMS
 from opcd_agents.pocket.operators import sample_operator
 
 MAX_TURNS = 9
-RETRY = {False: "wrong", True: "unreadable"}
+RETRY = "wrong"  # what the environment says to a wrong answer
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def operator_episode(rng: np.random.Generator, with_notes: bool, tries: int = 2)
         spans += [[Span("user", heard)], [Span("assistant", reply, trained=not slip)]]
         if int(reply.rsplit("> ", 1)[-1]) == operator(a, b):
             break
-        heard = RETRY[False]
+        heard = RETRY
     return spans
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from opcd_agents.pocket.curriculum import Conversation, episode
+from opcd_agents.pocket.curriculum import Conversation, episode, house_episode
 from opcd_agents.pocket.tokens import train_tokenizer
 
 LENGTHS = (128, 256, 448)
@@ -212,8 +212,6 @@ class Trainer:
 
 def held_out(encoder: Encoder, pad: int, count: int = 96) -> list[tuple[Tensor, Tensor]]:
     """Episodes in houses of eight rooms, with complete notes and no slips, for the watch during training."""
-    from opcd_agents.pocket.curriculum import house_episode
-
     rng = np.random.default_rng(EVAL_SEED)
     played = (encoder(house_episode(rng, 8, with_notes=True, clean=True)) for _ in range(10 * count))
     source = (row for row in played if len(row.ids) <= LENGTHS[-1])

@@ -23,7 +23,7 @@ def test_a_packaged_model_is_a_folder_or_a_clear_error(name):
     if weights.is_dir():
         assert Path(named.resolve(name)) == weights
     else:
-        with pytest.raises(ImportError, match="reinstall"):
+        with pytest.raises(ImportError, match="ships: pocket"):
             named.resolve(name)
 
 
