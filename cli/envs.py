@@ -22,9 +22,9 @@ def envs(context: typer.Context, as_json: Json = False) -> None:
     from envs import FAMILIES
 
     if as_json:
-        say_json({"families": dict(FAMILIES)})
+        say_json({"families": {name: family.summary for name, family in FAMILIES.items()}})
         return
-    say_table(["family", "what it is"], FAMILIES.items())
+    say_table(["tasks such as", "what it is"], [(family.example, family.summary) for family in FAMILIES.values()])
 
 
 @app.command(epilog="Example: opcd envs show house:7")

@@ -1,20 +1,22 @@
 """What can be played, by name: the families, the tasks of a spec such as `house:7`, an environment for a task.
 
 The ids are registered with Gymnasium as callables, never as "module:Class" strings: another package named
-`envs` must not be imported in our place. Knows how each family writes its specs.
+`envs` must not be imported in our place.
 """
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import gymnasium
 
+from envs.frozen_lake import LAKE_ID, FrozenLakeEnv, lake_tasks
 from envs.house_data import HOUSE_ID, house_tasks
-from envs.operator import OPERATOR_ID, OperatorEnv, operator_tasks
+from envs.operator import OPERATOR_ID, OperatorEnv, named_operator_tasks
+from envs.sokoban import SOKOBAN_ID, SokobanEnv, sokoban_tasks
+from envs.specs import Family
 from envs.text_env import TurnLimit
-from opcd_agents.errors import UnknownNameError, UsageError
+from opcd_agents.errors import UnknownNameError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +24,11 @@ if TYPE_CHECKING:
     from opcd_agents.types import Task
 
 FAMILIES: Final = {
-    "house": "a TextWorld house of 8 rooms, played in the z-machine; tasks: house:SEED, such as house:7",
-    "operator": "a made-up operator on digits, never explained; tasks: operator:PsQ, such as operator:3#4",
+    "house": Family("a TextWorld house of 8 rooms, played in the z-machine", "house:7", house_tasks),
+    "operator": Family("a made-up operator on digits, never explained", "operator:3#4", named_operator_tasks),
+    "frozen-lake": Family("cross the ice without falling in; rules not told", "frozen-lake:5", lake_tasks),
+    "sokoban": Family("push boxes onto goals; rules not told", "sokoban:7", sokoban_tasks),
 }
-_EXAMPLES: Final = {"house": "house:7", "operator": "operator:3#4"}
-_OPERATOR: Final = re.compile(r"([1-9])([#@~%])([1-9])")
-_SEED: Final = re.compile(r"[0-9]{1,9}")
 
 
 def make_house(**kwargs: Any) -> TurnLimit:
@@ -42,9 +43,21 @@ def make_operator(**kwargs: Any) -> TurnLimit:
     return TurnLimit(OperatorEnv(**kwargs))
 
 
+def make_frozen_lake(**kwargs: Any) -> TurnLimit:
+    """A lake within its task's turn limit; see `envs.frozen_lake.FrozenLakeEnv` for the arguments."""
+    return TurnLimit(FrozenLakeEnv(**kwargs))
+
+
+def make_sokoban(**kwargs: Any) -> TurnLimit:
+    """A room within its task's turn limit; see `envs.sokoban.SokobanEnv` for the arguments."""
+    return TurnLimit(SokobanEnv(**kwargs))
+
+
 _MAKERS: Final[dict[str, Callable[..., TurnLimit]]] = {
     HOUSE_ID: make_house,
     OPERATOR_ID: make_operator,
+    LAKE_ID: make_frozen_lake,
+    SOKOBAN_ID: make_sokoban,
 }
 
 
@@ -71,17 +84,13 @@ def tasks(spec: str) -> list[Task]:
     """Every task of a spec.
 
     Args:
-        spec: `house:SEED` or `operator:PsQ` (digits p and q, a symbol s of # @ ~ %).
+        spec: `family:value,key=value`, such as `house:7`, `operator:3#4`, `frozen-lake:size=6,holes=9`.
 
     Raises:
-        UnknownNameError: There is no such family.
-        UsageError: The part after the colon is not of the family's form.
+        UnknownNameError: There is no such family, or it has no such parameter.
+        UsageError: A value is not what the family can make tasks of.
     """
     family, _, rest = spec.partition(":")
     if family not in FAMILIES:
-        raise UnknownNameError("family of tasks", family, FAMILIES)
-    if family == "house" and _SEED.fullmatch(rest):
-        return house_tasks(int(rest))
-    if family == "operator" and (parts := _OPERATOR.fullmatch(rest)):
-        return operator_tasks(parts[2], int(parts[1]), int(parts[3]))
-    raise UsageError(f"wanted tasks such as {_EXAMPLES[family]!r}, got {spec!r:.60}")
+        raise UnknownNameError("family of tasks", family[:60], FAMILIES)
+    return FAMILIES[family].tasks(rest)

@@ -16,8 +16,16 @@ _LOOKED_AT = 4000
 _BRACKETED = re.compile(r"\[([^\[\]\n]+)\]|\\boxed\{([^{}\n]*)\}")
 _PLAIN = re.compile(r"[A-Za-z0-9' -]*")
 _CHAIN = re.compile(r"[.;,]|\bthen\b")
+
+
+def _known(word: str) -> str:
+    """As much of a word as a game of the z-machine's version 8 knows: `transcrip` is `transcript` to it."""
+    return word[:9]
+
+
 _META = frozenset(
-    """save restore script unscript transcript noscript recording replay record quit q die restart undo
+    _known(word)
+    for word in """save restore script unscript transcript noscript recording replay record quit q die restart undo
     superbrief superb brief verbose long short normal notify version verify again g oops o pronouns nouns
     score fullscore full tw enable disable restrict print help goal places objects showme actions rules
     relations scenes random test trace purloin abstract gonear tree showobj showverb showheap scope
@@ -83,6 +91,6 @@ def check_command(command: str) -> str | None:
         return "more than one command"
     if not _PLAIN.fullmatch(command):
         return "a character other than letters, digits, spaces, hyphens and apostrophes"
-    if _META & set(re.split(r"[ '-]+", command.lower().strip())[:1]):
+    if _known(re.split(r"[ '-]+", command.lower().strip())[0]) in _META:
         return "about the program, not the game"
     return None

@@ -106,9 +106,7 @@ def _open_frotz(game_file: Path) -> Any:
     try:
         jericho = import_module("jericho")
     except ImportError as error:
-        raise MissingError(
-            "games of the z-machine need jericho; pip install 'opcd-agents[textworld]' or jericho"
-        ) from error
+        raise MissingError("games of the z-machine need jericho; pip install jericho (needs gcc and make)") from error
     with warnings.catch_warnings():
         # jericho says that it keeps no score for this game; the score is read from memory here.
         warnings.simplefilter("ignore", jericho.jericho.UnsupportedGameWarning)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from opcd_agents.types import Task
 
 _WORKERS = 2
+_HEADER = 64
 _START_SECONDS, _GAME_SECONDS = 60, 30
 
 
@@ -46,6 +47,24 @@ def game_path(house: int, start: str) -> Path:
     return cache_folder() / f"{key[:32]}.z8"
 
 
+def is_whole(game: Path) -> bool:
+    """Whether a story file is there, as long as its header says and with its checksum (Z-Machine Standard 1.1, 11.1)."""
+    try:
+        stat = game.stat()
+    except OSError:
+        return False
+    return _checked(game, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _checked(game: Path, size: int, changed: int) -> bool:
+    story = game.read_bytes()
+    if len(story) < _HEADER or story[0] != 8:
+        return False
+    length = 8 * int.from_bytes(story[0x1A:0x1C])
+    return len(story) >= length and sum(story[_HEADER:length]) & 0xFFFF == int.from_bytes(story[0x1C:0x1E])
+
+
 def prepare(tasks: Iterable[Task], progress: Callable[[int, int], None] | None = None) -> None:
     """Compile whatever games `tasks` need and the cache lacks, two at a time.
 
@@ -59,14 +78,21 @@ def prepare(tasks: Iterable[Task], progress: Callable[[int, int], None] | None =
     """
     wanted = {(t.kwargs["house"], t.kwargs["start"]) for t in tasks if "house" in t.kwargs}
     jobs = [_job(house, start) for house, start in sorted(wanted)]
-    jobs = [job for job in jobs if not Path(job["target"]).exists()]
+    jobs = [job for job in jobs if not is_whole(Path(job["target"]))]
     if not jobs:
         return
     tell = _counter(len(jobs), progress)
     shares = [share for i in range(_WORKERS) if (share := jobs[i::_WORKERS])]
+    children: list[subprocess.Popen[str]] = []
     with ThreadPoolExecutor(len(shares)) as pool:
-        for done in [pool.submit(_build, share, tell) for share in shares]:
-            done.result()
+        building = [pool.submit(_build, share, tell, children) for share in shares]
+        try:
+            for done in building:
+                done.result()
+        except BaseException:  # Ctrl-C too must not wait for the rest
+            for child in children:
+                _kill(child)
+            raise
 
 
 def _job(house: int, start: str) -> dict[str, Any]:
@@ -89,8 +115,8 @@ def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callabl
     return tell
 
 
-def _build(jobs: list[dict[str, Any]], tell: Callable[[], None]) -> None:
-    """Give `jobs` to one child; it is killed with all its own where it takes too long."""
+def _build(jobs: list[dict[str, Any]], tell: Callable[[], None], children: list[subprocess.Popen[str]]) -> None:
+    """Give `jobs` to one child, added to `children`; it is killed with all its own where it takes too long."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "envs.house_build"],
         stdin=subprocess.PIPE,
@@ -100,6 +126,7 @@ def _build(jobs: list[dict[str, Any]], tell: Callable[[], None]) -> None:
         env=_child_environment(),
         start_new_session=True,
     )
+    children.append(child)
     deadline = Timer(_START_SECONDS + _GAME_SECONDS * len(jobs), _kill, [child])
     deadline.start()
     try:
@@ -143,8 +170,7 @@ def _textworld_version() -> str:
         return version("textworld")
     except PackageNotFoundError as error:
         raise MissingError(
-            "houses are TextWorld games and textworld is not installed; "
-            "pip install 'opcd-agents[textworld]' or pip install textworld"
+            "houses are TextWorld games and textworld is not installed; pip install textworld"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from envs.commands import REFUSAL, read_command
 from envs.engine import Engine, Snapshot, engine_of
-from envs.game_store import game_path, prepare
+from envs.game_store import game_path, is_whole, prepare
 from envs.house_data import goal_of, house_plan, house_task, house_tasks
 from envs.house_memory import HouseReader
 from envs.text_env import Scene, TextEnv
@@ -83,7 +83,7 @@ class HouseEnv(TextEnv):
 def open_house(task: Task) -> tuple[Engine, HouseReader]:
     """The engine of a task's game and what reads its memory; the game is compiled if need be."""
     path = game_path(task.kwargs["house"], task.kwargs["start"])
-    if not path.exists():
+    if not is_whole(path):
         prepare([task])
     return engine_of(path), _reader(path, task.kwargs["house"], task.kwargs["start"])
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from envs.game_store import is_whole
 from envs.house_data import plan_from_data
 
 if TYPE_CHECKING:
@@ -34,14 +35,17 @@ def build_game(plan: HousePlan, start: str, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
-        if target.exists():
+        if is_whole(target):
             return
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             compiled = _compile(plan, start, Path(folder) / "game.z8")
             # Inform writes today's date into the header; nothing reads it.
             compiled[_SERIAL] = b"000000"
             whole = Path(folder) / "whole.z8"
-            whole.write_bytes(compiled)
+            with whole.open("wb") as file:
+                file.write(compiled)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(whole, target)
 
 

@@ -20,6 +20,7 @@ HOUSE_ID = "opcd/House-v0"
 SLACK = 2
 _SHORTEST, _LONGEST = 3, 8  # shorter ones chance wins, longer ones only take longer to play
 _FEWEST = 20
+_MOST_HOUSES = 10**9
 
 
 @lru_cache(maxsize=256)
@@ -27,10 +28,10 @@ def house_plan(seed: int) -> HousePlan:
     """The house of a seed: the first one drawn in which enough things are worth finding.
 
     Raises:
-        UsageError: The seed is negative.
+        UsageError: The seed is negative or too long to be one.
     """
-    if seed < 0:
-        raise UsageError(f"wanted a house seed of 0 or more, got {seed}")
+    if not 0 <= seed < _MOST_HOUSES:
+        raise UsageError(f"wanted a house seed from 0 to {_MOST_HOUSES - 1}, got {str(seed)[:60]}")
     drawn = (sample_house(np.random.default_rng([seed, attempt]), held_out=True) for attempt in count())
     return next(plan for plan in drawn if len(_worthy(plan, _finds(plan))) >= _FEWEST)
 
@@ -68,7 +69,7 @@ def house_task(house: int, start: str, goal: Goal) -> Task:
 def house_tasks(seed: int) -> list[Task]:
     """Every worthwhile task of a house: find each thing from each room, and as many of "put X into Y".
 
-    Tasks that fewer than three turns solve are left out. The order is fixed.
+    Tasks that take fewer than three turns or more than eight are left out. The order is fixed.
     """
     return list(_house_tasks(seed))
 

@@ -18,6 +18,7 @@ from opcd_agents.types import Task
 
 OPERATOR_ID = "opcd/Operator-v0"
 DIGITS = tuple("0123456789")
+_NAME = re.compile(r"([1-9])([#@~%])([1-9])")
 _INTEGER = re.compile(r"(?<![\w.-])[0-9]{1,6}(?![\w-])(?!\.[0-9])")
 
 
@@ -46,6 +47,18 @@ def operator_task(symbol: str, p: int, q: int, a: int, b: int, attempts: int = 2
 def operator_tasks(symbol: str, p: int, q: int) -> list[Task]:
     """The hundred questions of one operator."""
     return [operator_task(symbol, p, q, a, b) for a in range(10) for b in range(10)]
+
+
+def named_operator_tasks(name: str) -> list[Task]:
+    """The hundred questions of an operator by its name, such as `3#4`: the last digit of 3a + 4b.
+
+    Raises:
+        UsageError: It is no such name.
+    """
+    parts = _NAME.fullmatch(name)
+    if parts is None:
+        raise UsageError(f"wanted an operator such as '3#4', got {name[:60]!r}")
+    return operator_tasks(parts[2], int(parts[1]), int(parts[3]))
 
 
 @lru_cache(maxsize=1)

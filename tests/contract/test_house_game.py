@@ -1,6 +1,7 @@
 """The compiled game and the simulated house are one and the same; solutions win in the real game."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import envs
 from envs.engine import Engine, engine_of
-from envs.game_store import game_path
+from envs.game_store import game_path, is_whole
 from envs.house import open_house
 from envs.house_build import build_game
 from envs.house_data import goal_of, house_plan
@@ -140,3 +141,19 @@ def test_prepare_tells_of_its_progress(house: list[Task], monkeypatch: pytest.Mo
     other = next(task for task in house if task.kwargs["start"] != first)
     envs.prepare([house[0], house[0], other], lambda done, total: told.append((done, total)))
     assert told == [(0, 2), (1, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda story: story[:50_000], lambda story: b"", lambda story: story[:5000] + b"x" + story[5001:]]
+)
+def test_a_damaged_game_is_compiled_again(damage: Callable[[bytes], bytes], house: list[Task]) -> None:
+    path = game_path(house[0].kwargs["house"], house[0].kwargs["start"])
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    engine_of.cache_clear()
+    try:
+        assert not is_whole(path)
+        envs.make_env(house[0]).reset()
+        assert path.read_bytes() == whole
+    finally:
+        path.write_bytes(whole)
