@@ -11,7 +11,7 @@ import typer
 from cli.console import say, say_json, say_table
 from cli.models import token_counter
 from cli.options import Bank_, Json, Model
-from experience_bank import Bank
+from experience_bank import Bank, system_prompt
 from opcd_agents.errors import UnknownNameError, UsageError
 from opcd_agents.types import Context, Episode, Lesson, Turn
 
@@ -77,11 +77,12 @@ def show(
 def context(
     scope: Annotated[str, typer.Argument(metavar="SCOPE", help="What the notes are about, such as house/7.")],
     budget: Annotated[int, typer.Option(min=1, help="Most tokens the notes may have.")] = 512,
+    text: Annotated[Path | None, typer.Option(help="A file whose text is the context, instead of notes.")] = None,
     model: Model = "pocket",
     bank: Bank_ = _BANK,
     as_json: Json = False,
 ) -> None:
-    """Make notes on a scope from its train episodes.
+    """Make notes on a scope from its train episodes, or take a text of your own.
 
     They are stored as the next version of the scope's context, and printed. The budget is counted in tokens of the model
     that will read them.
@@ -89,13 +90,24 @@ def context(
     from cli.workflow import make_notes
 
     count = token_counter(model)
-    Bank.open(bank, "r").close()  # a bank that is not there is an error, not a new bank
+    own = None if text is None else system_prompt(_read(text), scope, count)
+    if own is not None and own.tokens > budget:
+        raise UsageError(f"wanted a text of at most {budget} tokens, got {own.tokens}; shorten it or raise --budget")
+    if own is None:
+        Bank.open(bank, "r").close()  # where notes are wanted, a bank that is not there is an error
     with Bank.open(bank) as opened:
-        made = make_notes(opened, scope, count, budget)
+        made = opened.add_context(own) if own else make_notes(opened, scope, count, budget)
     if as_json:
         say_json({"kind": "context", **asdict(made)})
         return
     _show_context(made)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the text {path}: {error}") from error
 
 
 def _episode_rows(bank: Bank) -> list[dict[str, Any]]:

@@ -30,8 +30,11 @@ def collect(
 
     chosen = workflow.split(envs.tasks(tasks), split)
     policy = models.policy(model)
+    notes = None
+    if context:
+        with Bank.open(bank, "r") as store:
+            notes = store.context(context)
     with Bank.open(bank) as store, Progress("collect", episodes) as bar:
-        notes = store.context(context) if context else None
         role = "teacher" if notes else "student"
         played = workflow.gather(
             policy,
@@ -40,11 +43,13 @@ def collect(
             seed=seed,
             context=notes,
             keep=lambda batch: store.add_episodes(batch, role),
-            watch=lambda _what, done, total: bar.update(done, total),
+            watch=lambda what, done, total: bar.update(done, total, what),
         )
         counts = store.counts()
     won = score(played)
+    failed = len(played) - won.episodes
     if json:
-        say_json({"episodes": len(played), **workflow.score_data(won), "bank": counts})
-    else:
-        say(f"{len(played)} episodes, {won.wins} won; {bank} now holds {counts['episodes']} episodes")
+        say_json({"episodes": len(played), "failed": failed, **workflow.score_data(won), "bank": counts})
+        return
+    trouble = f", {failed} failed (see `opcd bank show`)" if failed else ""
+    say(f"{len(played)} episodes, {won.wins} won{trouble}; {bank} now holds {counts['episodes']} episodes")

@@ -79,7 +79,7 @@ def tell(text: str) -> None:
 
 def say_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object on one line, as a result."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
@@ -88,7 +88,9 @@ def say_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     table = Table(box=None, pad_edge=False)
     for head in heads:
         right = head.endswith(">")
-        table.add_column(Text(clean(head.removesuffix(">"))), justify="right" if right else "left", no_wrap=right)
+        # Cells are folded, never cut: an id without its end is of no use.
+        name, side = Text(clean(head.removesuffix(">"))), "right" if right else "left"
+        table.add_column(name, justify=side, no_wrap=right, overflow="fold")
     for row in rows:
         table.add_row(*(Text(clean(str(cell), one_line=True)) for cell in row))
     stdout().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +10,7 @@ from typing import Annotated
 import typer
 
 from cli.console import Progress, say, say_json
-from cli.options import Json, Model, Seed
+from cli.options import Json, Model, Recipe_, Seed
 
 app = typer.Typer()
 
@@ -22,7 +23,7 @@ def demo(
     seed: Seed = 0,
     model: Model = "pocket",
     out: Annotated[Path | None, typer.Option(help="Folder of the run (default: runs/demo-SEED-TIME).")] = None,
-    method: Annotated[str, typer.Option(help="opcd, off-policy or sft: what trains the student.")] = "opcd",
+    recipe: Recipe_ = None,
     json: Json = False,
 ) -> None:
     """Collect, make notes, distill and evaluate on one house; ends with a table and a report."""
@@ -32,18 +33,19 @@ def demo(
     from cli.evaluate import compare, score_model, show
     from cli.report import write_report
     from experience_bank import Bank
-    from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder, make_vacant
 
     began = time.perf_counter()
     tasks, scope = envs.house_tasks(seed), f"house/{seed}"
     folder = out or Path("runs") / f"demo-{seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     bank = folder / "bank.db"
-    recipe = recipe_from({"method": method}, models.recipe(model))
+    steps = models.recipe(model, recipe)
     base = models.policy(model)
+    _clear_of(bank)
     make_vacant(folder)
 
-    step(f"opcd collect house:{seed} --model {model} --episodes {EPISODES} --bank {bank} --seed {seed}")
+    common = ["--model", model, "--bank", bank]
+    step("collect", f"house:{seed}", *common, "--episodes", EPISODES, "--seed", seed)
     with Bank.open(bank) as store:
         with Progress("collect", EPISODES) as bar:
             workflow.gather(
@@ -54,7 +56,7 @@ def demo(
                 keep=store.add_episodes,
                 watch=lambda what, done, total: bar.update(done, total, what),
             )
-        step(f"opcd bank context {scope} --bank {bank}")
+        step("bank", "context", scope, *common)
         notes = workflow.make_notes(store, scope, base.renderer.count)
     say(notes.text)
 
@@ -62,14 +64,13 @@ def demo(
     test = workflow.split(tasks, "test")
     before = score_model(base, test, worlds, TEST_EPISODES, seed, notes)
 
-    step(f"opcd distill house:{seed} --model {model} --context {scope} --bank {bank} --out {folder}")
-    run = RunFolder.create(folder, run_config(f"house:{seed}", model, notes, recipe, seed))
-    with Progress("distill", recipe.updates) as bar:
-        train(base, run, recipe, bar)
+    chosen = ["--recipe", recipe] if recipe else []
+    step("distill", f"house:{seed}", *common, "--context", scope, "--out", folder, "--seed", seed, *chosen)
+    run = RunFolder.create(folder, run_config(f"house:{seed}", base, notes, steps, seed))
+    with Progress("distill", steps.updates) as bar:
+        train(base, run, steps, bar)
 
-    step(
-        f"opcd eval house:{seed} --model {model} --context {scope} --bank {bank} --after {folder / 'model'} --seed {seed}"
-    )
+    step("eval", f"house:{seed}", *common, "--context", scope, "--after", folder / "model", "--seed", seed)
     after = score_model(base, test, worlds, TEST_EPISODES, seed, None)
     result = compare(tasks, test, before, after, seed, time.perf_counter() - began)
     show(result)
@@ -78,6 +79,14 @@ def demo(
         say_json(result.data())
 
 
-def step(command: str) -> None:
-    """Say which command does what comes next."""
-    say(f"$ {command}")
+def step(*words: object) -> None:
+    """Say which command does the same as what comes next."""
+    say(f"$ opcd {shlex.join(map(str, words))}")
+
+
+def _clear_of(bank: Path) -> None:
+    """A bank of an earlier demo would be added to, and other notes come of it."""
+    from opcd_agents.errors import RunError
+
+    if bank.exists():
+        raise RunError(f"{bank} is there already; choose another --out")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.console import Progress, say, say_json
-from cli.options import Bank_, Json, Model, Seed
+from cli.console import Progress, say, say_json, tell
+from cli.options import Bank_, Json, Model, Recipe_, Seed
 
 if TYPE_CHECKING:
     from opcd_agents.policies.huggingface import HuggingFacePolicy
@@ -28,47 +29,77 @@ def distill(
     model: Model = "pocket",
     bank: Bank_ = Path("bank.db"),
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("runs/distill"),
-    recipe: Annotated[Path | None, typer.Option(help="A recipe file; see recipes/.")] = None,
+    recipe: Recipe_ = None,
     seed: Seed = 0,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; needs no other argument.")] = None,
     json: Json = False,
 ) -> None:
     """Train the notes into the weights of the model that reads them."""
     import envs
-    from cli import models
+    from cli import models, workflow
     from experience_bank import Bank
     from opcd_agents.errors import UsageError
-    from opcd_agents.recipe import load_recipe, recipe_from
+    from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder
 
     if resume is not None:
         run = RunFolder.open(resume)
+        policy = _same_model(run)
     elif tasks:
-        envs.tasks(tasks)  # what is misspelt must be told before a run folder is made
-        models.resolve(model)
-        steps = load_recipe(recipe) if recipe else models.recipe(model)
+        # Whatever can be wrong must be told before a run folder is made.
+        chosen, policy, steps = envs.tasks(tasks), models.policy(model), models.recipe(model, recipe)
         with Bank.open(bank, "r") as store:
-            notes = store.context(context)
-        run = RunFolder.create(out, run_config(tasks, model, notes, steps, seed))
+            notes = workflow.about(store.context(context), chosen)
+        run = RunFolder.create(out, run_config(tasks, policy, notes, steps, seed))
     else:
         raise UsageError("wanted tasks to learn, such as house:7, or --resume RUN; got neither")
     config = run.config
-    policy = models.policy(config["model"])
     with Progress("distill", config["recipe"]["updates"]) as bar:
-        result = train(policy, run, recipe_from(config["recipe"]), bar, resume=resume is not None)
+        try:
+            result = train(policy, run, recipe_from(config["recipe"]), bar, resume=resume is not None)
+        except KeyboardInterrupt:
+            tell(f"to go on: opcd distill --resume {shlex.quote(str(run.path))}")
+            raise
     if json:
         say_json(result | {"model": str(run.path / "model")})
     else:
-        say(f"best on validation: {result['validation']:.0%} after update {result['best_update']}")
+        if result["best_update"]:
+            say(f"best on validation: {result['validation']:.0%} after update {result['best_update']}")
         say(f"model: {run.path / 'model'}")
 
 
-def run_config(tasks: str, model: str, context: Context, recipe: Recipe, seed: int) -> dict[str, Any]:
+def run_config(tasks: str, policy: HuggingFacePolicy, context: Context, recipe: Recipe, seed: int) -> dict[str, Any]:
     """Everything that is needed to repeat or resume a run."""
     from dataclasses import asdict
 
     notes = {"id": context.id, "scope": context.scope, "text": context.text}
-    return {"tasks": tasks, "model": model, "context": notes, "recipe": asdict(recipe), "seed": seed}
+    model = {"model": policy.name, "weights": policy.weights}
+    return {"tasks": tasks, **model, "context": notes, "recipe": asdict(recipe), "seed": seed}
+
+
+def _same_model(run: RunFolder) -> HuggingFacePolicy:
+    """The model that a run began with; it is the teacher, so no other will do."""
+    from cli import models
+    from opcd_agents.errors import RunError
+
+    if damage := _damage(run.config):
+        raise RunError(f"{run.path / 'config.json'} is damaged: {damage}; begin a new run")
+    policy, began = models.policy(run.config["model"]), run.config["weights"]
+    if policy.weights != began:
+        raise RunError(
+            f"wanted the weights that {run.path} began with ({began}), but {policy.name} now has others "
+            f"({policy.weights}); begin a new run"
+        )
+    return policy
+
+
+def _damage(config: dict[str, Any]) -> str | None:
+    """What is not as `run_config` makes it."""
+    kinds = {"tasks": str, "model": str, "weights": str, "context": dict, "recipe": dict, "seed": int}
+    wrong = [key for key, kind in kinds.items() if not isinstance(config.get(key), kind)]
+    if not wrong and not all(isinstance(config["context"].get(key), str) for key in ("id", "scope", "text")):
+        wrong = ["context"]
+    return f"wanted {kinds[wrong[0]].__name__} for {wrong[0]!r}" if wrong else None
 
 
 def train(
@@ -105,17 +136,37 @@ def train(
 
 
 def _note(line: dict[str, Any]) -> str:
-    loss = f"KL {line['loss']:.4f}" if "loss" in line else "nothing won to learn from"
+    loss = f"loss {line['loss']:.4f}" if "loss" in line else "nothing won to learn from"
     return f"{loss}, won {line['won']:.0%}"
 
 
 def save_model(policy: HuggingFacePolicy, run: RunFolder, result: dict[str, Any]) -> None:
-    """Save the weights and the tokenizer, with a card that says what was learnt."""
-    folder = run.path / "model"
-    policy.network.save_pretrained(folder)  # pyright: ignore[reportUnknownMemberType]
-    policy.renderer.save_tokenizer(folder)
-    config = run.config
-    card = f"""# {config["model"]}, distilled on {config["tasks"]}
+    """Save the weights and the tokenizer, with a card that says what was learnt; all of it or nothing.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written.
+    """
+    import shutil
+
+    from safetensors import SafetensorError
+
+    from opcd_agents.errors import RunError
+
+    folder, part = run.path / "model", run.path / ".model.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        policy.network.save_pretrained(part)  # pyright: ignore[reportUnknownMemberType]
+        policy.renderer.save_tokenizer(part)
+        (part / "README.md").write_text(_card(run.config, result), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise RunError(f"cannot write the model to {folder}: {error}; make room, then --resume {run.path}") from error
+
+
+def _card(config: dict[str, Any], result: dict[str, Any]) -> str:
+    return f"""# {config["model"]}, distilled on {config["tasks"]}
 
 On-Policy Context Distillation (arXiv 2602.12275) of the context `{config["context"]["id"]}`, seed {config["seed"]}.
 
@@ -123,4 +174,3 @@ On-Policy Context Distillation (arXiv 2602.12275) of the context `{config["conte
 
 Recipe: `{config["recipe"]}`. Result: `{result}`. Trained from and for text games: a demonstration model.
 """
-    (folder / "README.md").write_text(card)

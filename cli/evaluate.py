@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +43,7 @@ def evaluate(
     everything = envs.tasks(tasks)
     chosen = workflow.split(everything, split)
     with Bank.open(bank, "r") as store:
-        notes = store.context(context)
+        notes = workflow.about(store.context(context), everything)
     base, student = models.policy(model), models.policy(after or model)
     with Progress("evaluate") as bar:
         worlds = workflow.retained_worlds(base, seed)
@@ -110,4 +111,7 @@ def show(result: Evaluation) -> None:
         [(name, s.wins, s.episodes, f"{s.rate:.1%}", f"{s.low:.1%} to {s.high:.1%}") for name, s in result.rows()],
     )
     gap = result.gap
+    if math.isnan(gap.value):
+        say(f"no gap to close: with notes the model wins no more than without, {result.seconds:.0f} s")
+        return
     say(f"gap closed: {gap.value:.2f} (95 % interval {gap.low:.2f} to {gap.high:.2f}), {result.seconds:.0f} s")

@@ -7,6 +7,7 @@ A command lives in a module of this package that holds `app`, a `typer.Typer`. W
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -51,6 +52,9 @@ class Commands(TyperGroup):
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run `opcd` with `args` (None: those of the process) and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a character must not end a command
     group = Commands(
         name="opcd",
         commands=[TyperCommand(name, help=text) for name, (_, text) in COMMANDS.items()],

@@ -36,9 +36,9 @@ def resolve(name: str) -> str:
         return _packaged(name)
     if name.startswith(("http://", "https://")):
         raise UsageError(f"wanted a model folder or name, got {name!r}; endpoints come in a later version")
-    folder = Path(name).expanduser()
-    if name and folder.is_dir():
-        return str(folder)
+    folder = os.path.expanduser(name)
+    if name and os.path.isdir(folder):  # False, not an error, for what can be no path
+        return folder
     if name.startswith((".", "/", "~")):
         raise UsageError(f"wanted a model folder, got {name!r}, which is no folder")
     if _ON_THE_HUB.fullmatch(name):
@@ -46,9 +46,10 @@ def resolve(name: str) -> str:
     raise UnknownNameError("model", name, (*PACKAGED, "./FOLDER", "ORG/NAME"))
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe that suits a model: the packaged one for a packaged model, else the paper's."""
-    return load_recipe(_WEIGHTS.parent / "distill.toml") if _is_pocket(name) else Recipe()
+def recipe(name: str, file: Path | None = None) -> Recipe:
+    """What suits the model (a packaged recipe for a packaged model, else the paper's), changed as a file says."""
+    suits = load_recipe(_WEIGHTS.parent / "distill.toml") if _is_pocket(name) else Recipe()
+    return suits if file is None else load_recipe(file, suits)
 
 
 def policy(name: str) -> HuggingFacePolicy:

@@ -10,3 +10,4 @@ Model = Annotated[str, typer.Option(help="pocket, pocket-large, a model folder, 
 Bank_ = Annotated[Path, typer.Option(help="The bank's file.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Recipe_ = Annotated[Path | None, typer.Option("--recipe", help="A recipe file (default: what suits the model).")]

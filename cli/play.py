@@ -122,13 +122,12 @@ def play(
     notes = _context(bank, context) if context is not None else None
     try:
         episode = _episode(player, chosen, notes, seed)
-    except _Left:
-        tell("left; nothing was kept")
-        return
-    except KeyboardInterrupt:
+    except (_Left, KeyboardInterrupt) as left:
         if model or random:
             raise
-        tell("\nleft; nothing was kept")
+        tell("\nleft; nothing was kept" if isinstance(left, KeyboardInterrupt) else "left; nothing was kept")
+        if as_json:
+            say_json({"outcome": None})
         return
     kept = _keep(bank, episode, role) if record else None
     _tell_ending(episode)

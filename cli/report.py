@@ -27,11 +27,12 @@ _WIDTH, _HEIGHT = 640, 200
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of the plot: what it shows, its SVG points, its last value as text."""
+    """A line of the plot: what it shows, its SVG points, its last value as text, what its 100 % is if not 1."""
 
     name: str
     points: str
     last: str
+    scale: str
     colour: str
 
 
@@ -41,6 +42,7 @@ def write_report(run: RunFolder, result: Evaluation, before: Played, after: Play
     Returns:
         Where it lies.
     """
+    metrics = run.metrics()
     page = Environment(loader=PackageLoader("cli"), autoescape=True).get_template("report.html")
     config = run.config
     html = page.render(
@@ -49,7 +51,8 @@ def write_report(run: RunFolder, result: Evaluation, before: Played, after: Play
         rows=result.rows(),
         gap=result.gap,
         seconds=result.seconds,
-        curves=_curves(run.metrics()),
+        curves=_curves(metrics),
+        updates=max((line["update"] for line in metrics), default=0),
         width=_WIDTH,
         height=_HEIGHT,
         pairs=_pairs(before.bare, after.bare),
@@ -64,7 +67,7 @@ def _curves(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
     """Loss scaled to its largest value; rates as they are."""
     last = max((line["update"] for line in metrics), default=1)
     top = max((line["loss"] for line in metrics if "loss" in line), default=1.0)
-    wanted = [("loss", "KL (nats a token)", top, "#b33"), ("won", "won while playing", 1.0, "#888")]
+    wanted = [("loss", "loss (nats a token)", top, "#b33"), ("won", "won while playing", 1.0, "#888")]
     wanted.append(("validation", "won on validation", 1.0, "#27c"))
     return [_curve(metrics, *each, last) for each in wanted]
 
@@ -72,7 +75,8 @@ def _curves(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
 def _curve(metrics: Sequence[dict[str, Any]], key: str, name: str, top: float, colour: str, last: int) -> Curve:
     values = [(line["update"], line[key]) for line in metrics if key in line]
     points = " ".join(f"{_WIDTH * u / last:.1f},{_HEIGHT * (1 - v / top):.1f}" for u, v in values)
-    return Curve(name, points, f"{values[-1][1]:.3g}" if values else "-", colour)
+    scale = "" if top == 1 else f", 100 % is {top:.3g}"
+    return Curve(name, points, f"{values[-1][1]:.3g}" if values else "-", scale, colour)
 
 
 def _pairs(before: Sequence[Episode], after: Sequence[Episode], count: int = 3) -> list[tuple[Episode, Episode]]:

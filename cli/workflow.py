@@ -5,6 +5,7 @@ This is where environments, bank and learner meet: each is handed to the other h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,18 @@ def make_notes(bank: Bank, scope: str, count_tokens: Callable[[str], int], budge
     return bank.add_context(consolidate(bank.lessons(scope), count_tokens, budget))
 
 
+def about(context: Context, tasks: Sequence[Task]) -> Context:
+    """The context, if it is about the world of the tasks.
+
+    Raises:
+        UsageError: It is about another.
+    """
+    scope = tasks[0].scope
+    if context.scope != scope:
+        raise UsageError(f"wanted notes on {scope}, got {context.id}, which is on {context.scope}; name {scope!r}")
+    return context
+
+
 @dataclass(frozen=True)
 class World:
     """Tasks of one scope and the context that explains it."""
@@ -171,7 +184,8 @@ class Evaluation:
         names = ("before", "with_context", "after", "random", "blind", "optimal")
         values: dict[str, Any] = {"seed": self.seed} | {name: score_data(getattr(self, name)) for name in names}
         values["retained"] = {"before": score_data(self.retained_before), "after": score_data(self.retained_after)}
-        values["gap_closed"] = {"value": self.gap.value, "low": self.gap.low, "high": self.gap.high}
+        gap = {"value": self.gap.value, "low": self.gap.low, "high": self.gap.high}
+        values["gap_closed"] = {name: None if math.isnan(end) else end for name, end in gap.items()}
         return values | {"seconds": round(self.seconds, 1)}
 
 

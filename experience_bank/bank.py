@@ -157,8 +157,9 @@ class Bank:
         """
         key = (packed(context.scope), packed(context.id))
         with self._store.writing():
-            before = self._store.rows("SELECT * FROM contexts WHERE scope = ? AND id = ?", key)
-            if before:
+            # One that is made again becomes the latest of its scope again.
+            again = "UPDATE contexts SET serial = 1 + (SELECT max(serial) FROM contexts) WHERE scope = ? AND id = ? RETURNING *"
+            if before := self._store.rows(again, key):
                 return context_from(before[0])
             newest = "SELECT coalesce(max(version), 0) FROM contexts WHERE scope = ?"
             row: Row = {
@@ -169,7 +170,7 @@ class Bank:
         return context_from(row)
 
     def contexts(self, scope: str | None = None) -> list[Context]:
-        """The contexts, newest last; None means any scope."""
+        """The contexts, the one made last at the end; None means any scope."""
         where, values = _where({"scope": scope})
         rows = self._store.rows(f"SELECT * FROM contexts{where} ORDER BY serial", values)
         return [context_from(row) for row in rows]

@@ -8,7 +8,8 @@ some endpoint's JSON) is kept as bytes, so that no episode is lost for it.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,7 @@ def episode_from(row: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> 
     Raises:
         BankError: The rows are damaged.
     """
-    try:
+    with _damaged("episode", row):
         return Episode(
             task=_task_from(row),
             turns=tuple(map(_turn_from, turns)),
@@ -108,8 +109,6 @@ def episode_from(row: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> 
             final=unpacked(row["final"]),
             error=_maybe(row["error"]),
         )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise BankError(f"episode {row['id']} is damaged ({error}); restore a copy of the bank") from error
 
 
 def lesson_id(lesson: Lesson) -> str:
@@ -132,8 +131,10 @@ def lesson_row(lesson: Lesson) -> Row:
 
 def lesson_from(row: Mapping[str, Any], evidence: Sequence[tuple[str, int]]) -> Lesson:
     """The lesson that `lesson_row` was given, with its evidence."""
-    kind, scope, statement = (unpacked(row[name]) for name in ("kind", "scope", "statement"))
-    return Lesson(kind, scope, statement, _from_json(row["facts"]), tuple(evidence))
+    with _damaged("lesson", row):
+        kind, scope, statement = (unpacked(row[name]) for name in ("kind", "scope", "statement"))
+        facts: dict[str, str] = {str(name): str(value) for name, value in _from_json(row["facts"]).items()}
+        return Lesson(kind, scope, statement, facts, tuple(evidence))
 
 
 def context_row(context: Context) -> Row:
@@ -153,15 +154,26 @@ def context_row(context: Context) -> Row:
 
 def context_from(row: Mapping[str, Any]) -> Context:
     """The context that `context_row` was given."""
-    return Context(
-        id=unpacked(row["id"]),
-        text=unpacked(row["text"]),
-        source=unpacked(row["source"]),
-        version=row["version"],
-        scope=unpacked(row["scope"]),
-        lessons=tuple(_from_json(row["lessons"])),
-        tokens=row["tokens"],
-    )
+    with _damaged("context", row):
+        return Context(
+            id=unpacked(row["id"]),
+            text=unpacked(row["text"]),
+            source=unpacked(row["source"]),
+            version=row["version"],
+            scope=unpacked(row["scope"]),
+            lessons=tuple(_from_json(row["lessons"])),
+            tokens=row["tokens"],
+        )
+
+
+@contextmanager
+def _damaged(kind: str, row: Mapping[str, Any]) -> Generator[None]:
+    """Say which row it is that cannot be read."""
+    try:
+        yield
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        name = row.get("id", "?")
+        raise BankError(f"{kind} {name!s:.40} is damaged ({error!r:.80}); restore a copy of the bank") from error
 
 
 def _task_from(row: Mapping[str, Any]) -> Task:

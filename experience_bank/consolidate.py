@@ -90,7 +90,7 @@ def _hash(text: str, renderer: str) -> str:
 def _scope(lessons: Sequence[Known]) -> str:
     scopes = sorted({lesson.scope for _, lesson in lessons})
     if not scopes:
-        raise UsageError("wanted lessons to make notes of, got none; run `opcd bank extract` first")
+        raise UsageError("wanted lessons to make notes of, got none; collect episodes first (`opcd collect`)")
     if len(scopes) > 1:
         raise UsageError(f"wanted lessons of one scope, got {', '.join(scopes[:5])}; name one")
     return scopes[0]

@@ -18,6 +18,8 @@ def main() -> None:
             raise
         sys.stderr.write(f"opcd: {shadowed}\n")
         sys.exit(shadowed.exit_code)
+    except KeyboardInterrupt:  # before there was a command to interrupt
+        sys.exit(130)
 
 
 if __name__ == "__main__":

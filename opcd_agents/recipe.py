@@ -12,7 +12,7 @@ from opcd_agents.errors import UnknownNameError, UsageError
 
 METHODS = ("opcd", "off-policy", "sft")
 _LEAST = dict.fromkeys(("updates", "episodes", "longest", "validation_episodes"), 1)
-_NOT_NEGATIVE = ("lr", "temperature", "anchors", "hold", "validate")
+_NOT_NEGATIVE = ("sampled", "lr", "temperature", "anchors", "hold", "validate")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,9 @@ class Recipe:
     Attributes:
         method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the
             context, forward KL. `sft`: the student plays, the likelihood of its won episodes.
-        updates: Optimiser steps.
+        updates: Most optimiser steps.
+        sampled: Ids to sample for training, after which it ends however many updates that took; 0: no limit.
+            Methods are compared at equal budgets of it.
         episodes: Episodes played for each update.
         lr: Peak learning rate.
         weights: `all`, or `feed-forward`: facts are learnt there, and the attention that reads notes stays as it is.
@@ -39,6 +41,7 @@ class Recipe:
 
     method: str = "opcd"
     updates: int = 50
+    sampled: int = 0
     episodes: int = 64
     lr: float = 5e-6
     weights: str = "all"
@@ -86,8 +89,12 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
     return replace(base or Recipe(), **values)
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
     """Read a recipe file.
+
+    Args:
+        path: A TOML file with keys of `Recipe`.
+        base: Where the other values come from; None: the defaults.
 
     Raises:
         UsageError: There is no such file, or it is not TOML.
@@ -96,6 +103,6 @@ def load_recipe(path: Path) -> Recipe:
         values = tomllib.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"cannot read the recipe {path}: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not TOML: {error}") from error
-    return recipe_from(values)
+    return recipe_from(values, base)

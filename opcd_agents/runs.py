@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from opcd_agents.errors import RunError
 
@@ -92,11 +92,23 @@ class RunFolder:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run was asked to do."""
+        """What the run was asked to do.
+
+        Raises:
+            RunError: It cannot be read, or is not what `create` wrote.
+        """
         try:
-            return json.loads((self.path / "config.json").read_text())
+            found: Any = json.loads((self.path / "config.json").read_text())
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {self.path / 'config.json'}: {error}") from error
+        if not isinstance(found, dict):
+            raise RunError(f"{self.path / 'config.json'} is damaged: wanted an object, got {found!r:.40}")
+        return cast("dict[str, Any]", found)
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the checkpoint lies, if there is one."""
+        return self.path / "checkpoint"
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
@@ -107,12 +119,20 @@ class RunFolder:
             raise RunError(f"cannot write {self.path / 'metrics.jsonl'}: {error.strerror or error}") from error
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl."""
+        """All whole lines of metrics.jsonl.
+
+        Raises:
+            RunError: One of them is damaged.
+        """
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text().split("\n")[:-1]  # what follows the last line end is torn
-        return [json.loads(line) for line in lines]
+        try:
+            lines = path.read_text().split("\n")[:-1]  # what follows the last line end is torn
+            found = [json.loads(line) for line in lines]
+            return [{**line, "update": int(line["update"])} for line in found]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise RunError(f"{path} is damaged ({error!r:.80}); begin a new run") from error
 
     def truncate(self, updates: int) -> None:
         """Forget lines of updates after `updates`: a resumed run writes them again."""

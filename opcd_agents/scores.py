@@ -24,7 +24,8 @@ def wilson(wins: int, episodes: int) -> tuple[float, float]:
     middle = rate + z2 / (2 * episodes)
     half = _Z * math.sqrt(rate * (1 - rate) / episodes + z2 / (4 * episodes**2))
     scale = 1 + z2 / episodes
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    # Rounding must not put the rate itself outside, which at 0 and 1 is an end of the interval.
+    return max(0.0, min(rate, (middle - half) / scale)), min(1.0, max(rate, (middle + half) / scale))
 
 
 def tally(by_task: Mapping[str, tuple[int, int]]) -> Score:

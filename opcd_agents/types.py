@@ -116,7 +116,7 @@ class Lesson:
     """One thing learnt.
 
     Attributes:
-        kind: `place`, `exit`, `workflow`: what sort of statement it is.
+        kind: `place`, `exit`, `workflow`, `format`: what sort of statement it is.
         scope: What it holds for, such as `house/7`.
         statement: The lesson in words.
         facts: The statement as data, for renderers that order or select.

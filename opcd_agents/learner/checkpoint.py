@@ -34,7 +34,17 @@ def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], fo
         best: The weights that validation likes best so far, by parameter name.
         state: JSON values of the caller, `update` among them.
         folder: The checkpoint's folder.
+
+    Raises:
+        RunError: It cannot be written; the old one is still there.
     """
+    try:
+        _save(learner, best, state, folder)
+    except OSError as error:
+        raise CheckpointError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
+
+
+def _save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -82,9 +92,9 @@ def restore(learner: Learner, folder: Path) -> tuple[dict[str, Tensor], dict[str
 
 def _verified(folder: Path) -> dict[str, bytes]:
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
+        manifest = dict(json.loads((folder / "manifest.json").read_bytes()))
         parts = {name: (folder / name).read_bytes() for name in _FILES}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(f"checkpoint {folder} is not whole: {error}") from error
     for name, data in parts.items():
         if hashlib.sha256(data).hexdigest() != manifest.get(name):

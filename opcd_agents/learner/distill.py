@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task, Tokens
 
 _OBJECTIVES: dict[str, type[Objective]] = {"opcd": ReverseKL, "off-policy": ForwardKL, "sft": NegativeLogLikelihood}
 
-_CHECKPOINT = 10  # updates between checkpoints
+_UPDATES, _SECONDS = 10, 30.0  # most work that a stop may cost
 
 
 @dataclass(frozen=True)
@@ -87,23 +87,16 @@ def distill(
         watch: Called with each line of metrics.
 
     Returns:
-        `updates`, `best_update`, `validation` (rate) and `sampled` ids in all.
+        `updates`, `best_update`, `validation` (rate) and `sampled`: ids sampled for training in all.
     """
-    initial = copy.deepcopy(policy.network)
-    teacher = HuggingFacePolicy(
-        initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest
-    )
-    player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
-    _choose_weights(policy.network, recipe.weights)
-    objective = _OBJECTIVES[recipe.method]()
-    learner = Learner(policy.network, initial, objective, lr=recipe.lr, average=cast("Average", recipe.average))
-    folder = run.path / "checkpoint"
+    player, teacher, learner = _roles(policy, recipe)
     state: dict[str, Any] = {"update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0}
     best = _snapshot(policy.network)
-    if resume and checkpoint.present(folder):
-        best, state = checkpoint.restore(learner, folder)
+    if resume and checkpoint.present(run.checkpoint):
+        best, state = checkpoint.restore(learner, run.checkpoint)
+    saved = state["seconds"]
     run.truncate(state["update"])  # also where no checkpoint was reached: the lines are written again
-    while state["update"] < recipe.updates:
+    while (progress := _progress(state, recipe)) < 1:
         began = time.perf_counter()
         update = state["update"]
         rng = np.random.default_rng([seed, update])
@@ -111,24 +104,26 @@ def distill(
         episodes = _played(teacher if recipe.method == "off-policy" else player, tasks, subject, recipe, rng)
         learnt = [e for e in episodes if _teaches(e, recipe)]
         examples = [example(e, policy.renderer, subject.context) for e in learnt]
-        line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate}
+        state["sampled"] += sum(len(turn.sampled_ids) for e in episodes for turn in e.turns)
+        line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate, "sampled_in_all": state["sampled"]}
         if examples:
-            scale = min(1.0, (update + 1) / 5, 2 * (1 - update / recipe.updates))
+            scale = min(1.0, (update + 1) / 5, 2 * (1 - progress))
             metrics = learner.update(
                 examples, deal(subject.anchors, recipe.anchors, rng), hold=recipe.hold, scale=scale
             )
             line |= asdict(metrics)
-            state["sampled"] += metrics.sampled
         state["update"] = done = update + 1
-        if recipe.validate and (done % recipe.validate == 0 or done == recipe.updates):
+        last = _progress(state, recipe) >= 1
+        if recipe.validate and (done % recipe.validate == 0 or last):
             line["validation"] = validate(player, subject, recipe, seed)
             if line["validation"] >= state["best"]:
                 state |= {"best": line["validation"], "best_update": done}
                 best = _snapshot(policy.network)
         state["seconds"] += time.perf_counter() - began
         run.log(line | {"seconds": round(state["seconds"], 3)})
-        if done % _CHECKPOINT == 0 or done == recipe.updates:
-            checkpoint.save(learner, best, state, folder)
+        if last or done % _UPDATES == 0 or state["seconds"] - saved > _SECONDS:
+            checkpoint.save(learner, best, state, run.checkpoint)
+            saved = state["seconds"]
         watch(line)
     if recipe.keep == "best" and recipe.validate:
         policy.network.load_state_dict(best, strict=False)
@@ -138,6 +133,25 @@ def distill(
         "validation": state["best"],
         "sampled": state["sampled"],
     }
+
+
+def _roles(policy: HuggingFacePolicy, recipe: Recipe) -> tuple[HuggingFacePolicy, HuggingFacePolicy, Learner]:
+    """Who plays, who reads the context (a frozen copy of it), and who learns."""
+    initial = copy.deepcopy(policy.network)
+    teacher = HuggingFacePolicy(
+        initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest
+    )
+    player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
+    _choose_weights(policy.network, recipe.weights)
+    average = cast("Average", recipe.average)
+    learner = Learner(policy.network, initial, _OBJECTIVES[recipe.method](), lr=recipe.lr, average=average)
+    return player, teacher, learner
+
+
+def _progress(state: Mapping[str, Any], recipe: Recipe) -> float:
+    """How far the run is, from 0 to 1: by updates or by sampled ids, whichever ends it first."""
+    by_ids = state["sampled"] / recipe.sampled if recipe.sampled else 0.0
+    return max(state["update"] / recipe.updates, by_ids)
 
 
 def _choose_weights(network: torch.nn.Module, which: str) -> None:

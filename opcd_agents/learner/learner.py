@@ -23,7 +23,7 @@ class Metrics:
 
     Attributes:
         loss: The objective, averaged as asked, in nats.
-        anchor: Mean KL to the initial weights on the anchors, in nats.
+        anchor: Mean KL to the initial weights on the anchors, in nats, times their weight.
         first_token: Mean loss at the first sampled id of each row; a template mismatch shows here.
         grad_norm: Norm of the gradient before clipping.
         sampled: Sampled ids learnt from.
@@ -43,7 +43,7 @@ class Learner:
 
     Args:
         student: The model to train, changed in place: those of its parameters that require a gradient.
-        teacher: The frozen model that reads the teacher rows; None for objectives that need none.
+        teacher: The frozen model that reads the teacher rows and holds the anchors; None where neither is wanted.
         objective: What is minimised.
         lr: Peak learning rate of AdamW.
         average: `token`: mean over all sampled ids; `sequence`: mean over rows of each row's mean (Eq. 1).

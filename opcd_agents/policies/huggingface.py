@@ -10,9 +10,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from os.path import commonprefix
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,6 +24,7 @@ from opcd_agents.render import Renderer
 from opcd_agents.types import Info, Reply
 
 _ROOM = 256  # cells behind a shared prefix, enough for a few turns
+_SCALES = ("logits_scaling", "logit_scale")  # as Granite and Cohere call it
 _SHARED = 16  # a common prefix shorter than this is not worth a forward pass of its own
 
 
@@ -42,11 +45,16 @@ def load(model: str, device: str = "cpu", dtype: torch.dtype = torch.float32) ->
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise ModelError(f"wanted a model folder with weights (*.safetensors), got {model!r} without any")
     try:
-        network = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, trust_remote_code=False)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        )
+        network, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:200]
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().split("\n")[0][:200]
         raise ModelError(f"wanted a causal language model, got {model!r}: {reason}") from error
+    if missing := sorted(found["missing_keys"]):  # from_pretrained would make them up
+        raise ModelError(f"{model!r} lacks {len(missing)} weights that its config.json promises, such as {missing[0]}")
     check(network, tokenizer, model)
     network.to(device)  # pyright: ignore[reportArgumentType]
     return network.eval(), Renderer(tokenizer)
@@ -62,6 +70,8 @@ def check(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
         raise ModelError(f"wanted a tokenizer with a chat template, got {name!r} without one (a base model?)")
     if getattr(network.config, "final_logit_softcapping", None):
         raise ModelError(f"{name!r} caps its logits, which the fused loss does not know yet")
+    if any(getattr(network.config, key, None) not in (None, 1, 1.0) for key in _SCALES):
+        raise ModelError(f"{name!r} scales its logits, which the fused loss does not know yet")
     if getattr(network.config, "sliding_window", None) and getattr(network.config, "use_sliding_window", True):
         raise ModelError(f"{name!r} has sliding-window attention, which the row cache does not know yet")
 

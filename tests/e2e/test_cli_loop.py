@@ -137,3 +137,83 @@ def test_a_run_folder_that_cannot_be_written(opcd, bank, tmp_path):
     assert done.code == 1
     assert "run folder" in done.err
     assert os.path.basename(tmp_path) in done.err
+
+
+def test_a_text_of_ones_own_becomes_a_context(opcd, tmp_path):
+    rule = tmp_path / "rule.txt"
+    rule.write_text("Notes: a @ b is the last digit of 7 a + 2 b.\n")
+    args = ("bank", "context", "operator/7@2", "--bank", tmp_path / "new.db")
+    made = opcd(*args, "--text", rule, "--json")
+    assert made.code == 0, made.err
+    assert last_json(made.out)["text"] == rule.read_text()
+    assert opcd(*args, "--text", tmp_path / "none.txt").code == 2
+
+
+def test_notes_on_another_world_are_refused(opcd, bank, tmp_path):
+    assert opcd("bank", "context", "house/5", "--bank", bank).code == 0
+    for args in (("distill", "house:1", "--out", tmp_path / "run"), ("eval", "house:1")):
+        done = opcd(*args, "--bank", bank)
+        assert done.code == 2
+        assert "house/1" in done.err
+        assert "house/5" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_start_takes_no_run_folder(opcd, bank, tmp_path):
+    (tmp_path / "empty").mkdir()
+    args = ("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", tmp_path / "run")
+    assert opcd(*args, "--model", tmp_path / "empty").code == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("config", ["{}", "[]", '{"model": "pocket"}'])
+def test_a_damaged_run_cannot_be_resumed(opcd, tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    done = opcd("distill", "--resume", tmp_path)
+    assert done.code == 1
+    assert "damaged" in done.err
+
+
+def test_another_teacher_does_not_resume_a_run(opcd, tmp_path):
+    config = {"tasks": "house:5", "model": "pocket", "weights": "0" * 16, "seed": 0, "recipe": {}}
+    notes = {"id": "c", "scope": "house/5", "text": "Notes: coin crate."}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"context": notes}))
+    done = opcd("distill", "--resume", tmp_path)
+    assert done.code == 1
+    assert "began with" in done.err
+
+
+def test_no_context_no_bank(opcd, tmp_path):
+    assert opcd("collect", "house:5", "--context", "nope", "--bank", tmp_path / "new.db").code == 1
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_stop_while_games_are_compiled_is_prompt(tmp_path):
+    process = subprocess.Popen(
+        command("collect", "house:4", "--bank", tmp_path / "b.db"),
+        env={**os.environ, "OPCD_CACHE": str(tmp_path / "games")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("games/*.lock")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert not list(tmp_path.glob("games/*.z8"))  # it did not wait for the first of them either
+
+
+def test_a_terminal_that_cannot_show_a_letter_ends_no_command(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("Ein Öl ☃.", encoding="utf-8")
+    args = ("bank", "context", "operator/3#4", "--text", text, "--bank", tmp_path / "b.db")
+    done = subprocess.run(
+        command(*args),
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ein ?l ?." in done.stdout

@@ -88,6 +88,17 @@ def test_every_method_learns_something(tokenizer, renderer, subject, tmp_path, m
     )
 
 
+@pytest.mark.parametrize("method", ["opcd", "sft"])
+def test_a_budget_of_sampled_ids_ends_the_run_and_counts_lost_episodes_too(
+    tokenizer, renderer, subject, tmp_path, method
+):
+    recipe = replace(RECIPE, method=method, updates=50, sampled=100, validate=0, keep="last")
+    _, result, lines = run(tokenizer, renderer, subject, recipe, tmp_path / method)
+    totals = [line["sampled_in_all"] for line in lines]
+    assert totals[-2] < 100 <= totals[-1] == result["sampled"]
+    assert sum(line.get("sampled", 0) for line in lines) <= totals[-1]
+
+
 def test_both_rows_come_from_one_episode_whoever_played(tokenizer, renderer):
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
     (bare,) = play(policy, TASKS[:1], PlainHouse)

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from experience_bank import Bank
 from experience_bank.schema import APPLICATION_ID, SCHEMA_VERSION
 from opcd_agents.errors import BankError
+from opcd_agents.types import Context, Episode, Lesson, Outcome, Provenance, Split, Task, Turn
 
 MODES = pytest.mark.parametrize("mode", ["r", "w"])
 
@@ -20,6 +22,7 @@ def read_all(path, mode):
     with Bank.open(path, mode) as bank:
         list(bank.episodes())
         bank.lessons()
+        bank.contexts()
         bank.verify()
 
 
@@ -134,6 +137,7 @@ NOBODY = """
 import os, sys
 from experience_bank import Bank
 from opcd_agents.errors import BankError
+from opcd_agents.types import Context, Episode, Lesson, Outcome, Provenance, Split, Task, Turn
 if os.geteuid() == 0:
     os.setuid(65534)
 with Bank.open(sys.argv[1], "r") as bank:
@@ -163,3 +167,28 @@ def test_a_read_only_folder_can_be_read_and_not_written(full_bank):
     assert done.stdout.startswith("200\n")
     assert done.stdout.count("refused:") == 2
     assert left == ["bank.db"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE contexts SET lessons = '5'",
+        "UPDATE contexts SET text = X'ff80'",
+        "UPDATE lessons SET facts = '[]'",
+        "UPDATE lessons SET statement = X'ff80'",
+        "UPDATE episodes SET kwargs = '{'",
+        "UPDATE episodes SET outcome = 'drawn'",
+    ],
+)
+def test_a_damaged_row_is_named(tmp_path, damage):
+    path = tmp_path / "bank.db"
+    task = Task("opcd/House-v0", {}, 0, Split.TRAIN, "house/7", "f", 3, 5)
+    played = Episode(task, (Turn("a", "b", "c"),), Outcome.WON, Provenance("m", "w", 0, "v"))
+    with Bank.open(path) as bank:
+        (episode,) = bank.add_episodes([played])
+        bank.add_lessons([Lesson("place", "house/7", "coin in crate.", {"name": "coin"}, ((episode, 0),))])
+        bank.add_context(Context("c1", "Notes: coin crate.", "experience", 0, "house/7"))
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(damage)
+    with pytest.raises(BankError, match="damaged"):
+        read_all(path, "r")

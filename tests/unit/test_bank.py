@@ -174,7 +174,8 @@ def test_contexts_count_up_for_each_scope(bank):
     other = bank.add_context(make_context("bb11", "house/8"))
     assert [c.version for c in [*stored, other]] == [1, 2, 1]
     assert bank.add_context(make_context("aa11")) == stored[0]
-    assert bank.contexts() == [*stored, other]
+    assert bank.contexts() == [stored[1], other, stored[0]]  # made again, so the latest again
+    assert bank.context("house/7") == stored[0]
     assert bank.contexts("house/8") == [other]
 
 

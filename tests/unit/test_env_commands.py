@@ -27,7 +27,7 @@ REFUSED = {
     "about the program": [
         "save", "SAVE", "restore", "script", "transcript on", "quit", "q", "restart", "undo", "superbrief", "brief",
         "verbose", "notify off", "version", "verify", "again", "g", "oops coin", "tw-print player id",
-        "enable print state option", "help", "restrict commands", "  save game",
+        "enable print state option", "transcrip on", "transcription on", "superbriefly", "Superbriex", "help", "restrict commands", "  save game",
     ],
 }  # fmt: skip
 ALLOWED = ["look", "go south", "n", "take coin from crate", "Put the Coin into the Crate", "inventory", "open d-4 o'x"]

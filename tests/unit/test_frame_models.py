@@ -1,5 +1,6 @@
 """Names of models to what can be loaded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from cli import models as named
 from opcd_agents.errors import ModelError, UnknownNameError, UsageError
+from opcd_agents.recipe import Recipe
 
 
 def test_a_folder_stands_for_itself(tmp_path):
@@ -25,6 +27,18 @@ def test_a_packaged_model_is_a_folder_or_a_clear_error(name):
     else:
         with pytest.raises(ImportError, match="ships: pocket"):
             named.resolve(name)
+
+
+def test_a_recipe_file_changes_what_suits_the_model(tmp_path):
+    file = tmp_path / "longer.toml"
+    file.write_text("updates = 100")
+    assert named.recipe("pocket", file) == replace(named.recipe("pocket"), updates=100)
+    assert named.recipe("org/name", file) == Recipe(updates=100)
+
+
+def test_the_papers_recipe_leaves_nothing_to_the_model():
+    file = Path(named.__file__).parents[1] / "recipes" / "paper-games.toml"
+    assert named.recipe("pocket", file) == named.recipe("org/name", file) == Recipe()
 
 
 @pytest.mark.parametrize("name", ["http://localhost:8000/v1", "https://host/v1"])

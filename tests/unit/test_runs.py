@@ -141,3 +141,19 @@ def test_a_line_that_does_not_fit_is_an_error(run):
     with full_disk(100), pytest.raises(RunError, match=r"cannot write .*metrics\.jsonl"):
         run.log({"update": 1, "text": "x" * 5000})
     assert run.metrics() == []
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '"x"', "{", ""])
+def test_a_config_that_is_no_object_is_named(run, text):
+    (run.path / "config.json").write_text(text)
+    with pytest.raises(RunError, match=r"config\.json"):
+        _ = run.config
+
+
+@pytest.mark.parametrize("line", ["garbage", "[]", "{}", '{"update": "x"}', "3"])
+def test_damaged_lines_are_named(run, line):
+    run.log({"update": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(RunError, match="damaged"):
+        run.metrics()
