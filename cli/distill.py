@@ -47,9 +47,10 @@ def distill(
         policy = _same_model(run)
     elif tasks:
         # Whatever can be wrong must be told before a run folder is made.
-        chosen, policy, steps = envs.tasks(tasks), models.policy(model), models.recipe(model, recipe)
+        chosen, steps = envs.tasks(tasks), models.recipe(model, recipe)
         with Bank.open(bank, "r") as store:
             notes = workflow.about(store.context(context), chosen)
+        policy = models.policy(model)
         run = RunFolder.create(out, run_config(tasks, policy, notes, steps, seed))
     else:
         raise UsageError("wanted tasks to learn, such as house:7, or --resume RUN; got neither")

@@ -32,10 +32,11 @@ def show(
     tasks: Tasks,
     as_json: Json = False,
 ) -> None:
-    """Count the tasks of each split and their overlap, and show how one begins."""
+    """Count the tasks of each split and their overlap, score the anchors, and show how one begins."""
     from envs import tasks as tasks_of
 
-    found = tasks_of(tasks)
+    with Progress("making tasks"):
+        found = tasks_of(tasks)
     summary = _summary(tasks, found)
     if as_json:
         say_json(summary)
@@ -45,8 +46,13 @@ def show(
         ["split", "tasks>", "optimum>", "turn limit>"],
         [(s["split"], s["tasks"], _range(s["optimal"]), _range(s["limit"])) for s in summary["splits"]],
     )
-    say(f"\noverlap of fingerprints between splits: {summary['overlap']}")
-    say(f"parameters of a task: {json.dumps(summary['parameters'])}")
+    say(f"\noverlap of fingerprints between splits: {summary['overlap']}\n")
+    say_table(
+        ["on test tasks", "wins>", "episodes>", "rate>"],
+        [(name, s["wins"], s["episodes"], f"{s['rate']:.1%}") for name, s in summary["anchors"].items()],
+    )
+    say(f"\nparameters of {tasks.partition(':')[0]}: {_parameters(tasks)}")
+    say(f"arguments of the first task: {json.dumps(summary['parameters'])}")
     say(f"\nhow the first task begins:\n{summary['sample']}")
 
 
@@ -59,9 +65,34 @@ def _summary(spec: str, tasks: Sequence[Task]) -> dict[str, Any]:
         "scope": tasks[0].scope,
         "splits": [_side(split, [t for t in tasks if t.split is split]) for split in Split],
         "overlap": overlap(tasks),
+        "anchors": _anchors(tasks),
         "parameters": dict(tasks[0].kwargs),
         "sample": _first_observation(tasks[0]),
     }
+
+
+def _anchors(tasks: Sequence[Task]) -> dict[str, dict[str, float]]:
+    """What stands beside every score: chance, the best blind sequence of the training tasks, and the solutions."""
+    from cli.workflow import frame, score_data
+
+    test = [t for t in tasks if t.split is Split.TEST]
+    if not test or not any(t.split is Split.TRAIN for t in tasks):
+        return {}
+    names = {"random": "uniform random", "blind": "best blind sequence", "optimal": "known solution"}
+    scores = frame(tasks, test, seed=0)
+    return {name: score_data(scores[key]) for key, name in names.items()}
+
+
+def _parameters(spec: str) -> str:
+    """Names and defaults of a family's parameters."""
+    from inspect import Parameter
+
+    from envs import FAMILIES
+
+    known = FAMILIES[spec.partition(":")[0]].parameters()
+    return ", ".join(
+        name if default is Parameter.empty else f"{name}={default}" for name, (_, default) in known.items()
+    )
 
 
 def _side(split: Split, tasks: Sequence[Task]) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def play(
         str | None, typer.Option(metavar="NAME", help="Watch a model: pocket, pocket-large, a folder, ORG/NAME.")
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="Watch uniform chance play.")] = False,
+    solution: Annotated[bool, typer.Option("--solution", help="Watch the known solution.")] = False,
     context: Annotated[
         str | None, typer.Option(metavar="ID", help="Notes from the bank to play with: an id, a scope, `latest`.")
     ] = None,
@@ -116,14 +117,16 @@ def play(
 
     Type commands such as "go north" or "take rusty coin"; "?" lists what can be done, "quit" leaves.
     """
+    if solution and record:
+        raise UsageError("a known solution is no experience: it is not kept; leave out --record")
     chosen = _task(tasks, split, task)
     tell(f"task {task} of the {split} tasks of {tasks}, at most {chosen.limit} turns")
-    player, role = _player(model, random, context is not None)
+    player, role = _player(model, random, context is not None, chosen if solution else None)
     notes = _context(bank, context) if context is not None else None
     try:
         episode = _episode(player, chosen, notes, seed)
     except (_Left, KeyboardInterrupt) as left:
-        if model or random:
+        if model or random or solution:
             raise
         tell("\nleft; nothing was kept" if isinstance(left, KeyboardInterrupt) else "left; nothing was kept")
         if as_json:
@@ -146,10 +149,18 @@ def _task(spec: str, split: Split, number: int) -> Task:
     return found[number]
 
 
-def _player(model: str | None, random: bool, reads_notes: bool) -> tuple[Policy, str]:
+def _player(model: str | None, random: bool, reads_notes: bool, solved: Task | None) -> tuple[Policy, str]:
     """Who plays, and the role the bank knows such a player by."""
-    if model is not None and random:
-        raise UsageError("wanted one of --model and --random, got both")
+    if sum((model is not None, random, solved is not None)) > 1:
+        raise UsageError("wanted one of --model, --random and --solution, got several")
+    if solved is not None:
+        from envs import solution
+        from opcd_agents.policies.scripted import ScriptedPolicy
+
+        commands = solution(solved)
+        if not commands:
+            raise UsageError("no solution of this task is known")
+        return _Watched(ScriptedPolicy([f"> {command}" for command in commands], "solution")), "solution"
     if random:
         from opcd_agents.policies.scripted import RandomPolicy
 

@@ -196,9 +196,8 @@ def score_data(one: Score) -> dict[str, float]:
 
 def frame(tasks: Sequence[Task], test: Sequence[Task], seed: int) -> Mapping[str, Score]:
     """Uniform random, the best blind sequence (chosen on training tasks) and the optimal player, on the test tasks."""
-    solved = {t.fingerprint: (int(t.optimal is not None and t.optimal <= t.limit), 1) for t in test}
     return {
         "random": tally(envs.random_wins(test, seed, repeats=20)),
         "blind": tally(envs.best_blind(split(tasks, Split.TRAIN), test).by_task),
-        "optimal": tally(solved),
+        "optimal": tally(envs.solved(test)),
     }

@@ -12,13 +12,14 @@ r"""Text environments with Gymnasium's interface: what is played, told apart by 
 Importing this package loads no game engine. Knows no models, no tokens and no bank.
 """
 
-from envs.anchors import Blind, best_blind, random_wins
+from envs.anchors import Blind, best_blind, random_wins, solved
 from envs.catalogue import FAMILIES, make_env, tasks
 from envs.catalogue import register as _register
 from envs.commands import Read, check_command, read_action, read_command
 from envs.game_store import prepare
 from envs.house_data import house_tasks
 from envs.operator import held_out_operators, operator_tasks
+from envs.solutions import solution
 from envs.spaces import FreeText
 from envs.splits import overlap
 from envs.text_env import TextEnv, TurnLimit
@@ -41,6 +42,8 @@ __all__ = [
     "random_wins",
     "read_action",
     "read_command",
+    "solution",
+    "solved",
     "tasks",
 ]
 

@@ -1,7 +1,9 @@
-"""Two anchors of a score: uniform chance, and the best player that is blind.
+"""Anchors of a score: uniform chance, the best player that is blind, and one who knows the solution.
 
 The blind player reads the objective but no observation: it says the same sequence of commands in every
-task, with the objective's names filled in. Knows no models and no engine: both play `envs.spots`.
+task, with the objective's names filled in. Where the world is known (`envs.spots`) no engine is needed, and a search finds
+the sequence; elsewhere the environment itself is played, and the sequence is the best of the training tasks' solutions.
+Knows no models.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.spots import Spot, first_spot
+from envs.catalogue import make_env
+from envs.solutions import solution
+from envs.spots import Spot, first_spot, is_known
 from opcd_agents.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 _BEAM = 8
 _NEARNESS = 0.6
+_TRIED = 12  # solutions tried as blind sequences, on as many tasks, where there is no search
 WinsByTask = Mapping[str, tuple[int, int]]
 
 
@@ -69,7 +74,7 @@ def best_blind(fit: Sequence[Task], score: Sequence[Task]) -> Blind:
     """
     if not fit or len({task.scope for task in (*fit, *score)}) != 1:
         raise UsageError("wanted tasks of one scope, and at least one to fit the blind player on")
-    sequence = _search(fit)
+    sequence = _search(fit) if is_known(fit[0]) else _borrowed(fit)
     return Blind(sequence, {t.fingerprint: (int(_wins_blind(t, sequence)), 1) for t in score})
 
 
@@ -86,6 +91,39 @@ def random_wins(tasks: Sequence[Task], seed: int, repeats: int = 1) -> WinsByTas
     """
     rng = np.random.default_rng(seed)
     return {task.fingerprint: (sum(_wins_random(task, rng) for _ in range(repeats)), repeats) for task in tasks}
+
+
+def solved(tasks: Sequence[Task]) -> WinsByTask:
+    """Whether each task's solution, where one is known, wins it within its limit: fingerprint -> (wins, 1)."""
+    return {task.fingerprint: (int(_wins_with(task, solution(task))), 1) for task in tasks}
+
+
+def _wins_with(task: Task, commands: Sequence[str] | None) -> bool:
+    """Whether these commands win, said one after the other; the search's own word is taken where there is one."""
+    if commands is None or is_known(task):
+        return commands is not None and len(commands) <= task.limit
+    return _played(task, commands)
+
+
+def _played(task: Task, commands: Sequence[str]) -> bool:
+    """Whether these commands win in the environment itself."""
+    env = make_env(task)
+    try:
+        env.reset(seed=task.seed, options={"task": task})
+        for command in commands[: task.limit]:
+            _, _, terminated, truncated, info = env.step(command)
+            if terminated or truncated:
+                return bool(info["won"])
+        return False
+    finally:
+        env.close()
+
+
+def _borrowed(fit: Sequence[Task]) -> tuple[str, ...]:
+    """The solution of a training task that wins most of some others."""
+    some = fit[:_TRIED]
+    found = dict.fromkeys(way for task in some if (way := solution(task)))
+    return max(found, key=lambda way: sum(_played(task, way) for task in some), default=())
 
 
 def _search(fit: Sequence[Task]) -> tuple[str, ...]:
@@ -108,6 +146,8 @@ def _search(fit: Sequence[Task]) -> tuple[str, ...]:
 
 
 def _wins_blind(task: Task, sequence: Sequence[str]) -> bool:
+    if not is_known(task):
+        return _played(task, sequence)
     spot = first_spot(task)
     for said in sequence[: task.limit]:
         if spot.won or spot.lost:
@@ -117,6 +157,8 @@ def _wins_blind(task: Task, sequence: Sequence[str]) -> bool:
 
 
 def _wins_random(task: Task, rng: np.random.Generator) -> bool:
+    if not is_known(task):
+        return _plays_at_random(task, rng)
     spot = first_spot(task)
     for _ in range(task.limit):
         commands = spot.commands()
@@ -124,3 +166,17 @@ def _wins_random(task: Task, rng: np.random.Generator) -> bool:
         if spot.won or spot.lost:
             break
     return spot.won
+
+
+def _plays_at_random(task: Task, rng: np.random.Generator) -> bool:
+    """Uniform choice in the environment itself; where it admits no commands in particular, chance does not win."""
+    env = make_env(task)
+    try:
+        _, info = env.reset(seed=task.seed, options={"task": task})
+        while commands := info["admissible_commands"]:
+            _, _, terminated, truncated, info = env.step(commands[int(rng.integers(len(commands)))])
+            if terminated or truncated:
+                return bool(info["won"])
+        return False
+    finally:
+        env.close()

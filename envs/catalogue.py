@@ -12,10 +12,20 @@ import gymnasium
 
 from envs.frozen_lake import LAKE_ID, FrozenLakeEnv, lake_tasks
 from envs.house_data import HOUSE_ID, house_tasks
+from envs.math.dataset import MATH_ID, MathEnv, math_tasks
 from envs.operator import OPERATOR_ID, OperatorEnv, named_operator_tasks
 from envs.sokoban import SOKOBAN_ID, SokobanEnv, sokoban_tasks
 from envs.specs import Family
 from envs.text_env import TurnLimit
+from envs.textworld_games import (
+    TEXTWORLD_ID,
+    coin_tasks,
+    cooking_tasks,
+    custom_tasks,
+    file_tasks,
+    simple_tasks,
+    treasure_tasks,
+)
 from opcd_agents.errors import UnknownNameError
 
 if TYPE_CHECKING:
@@ -28,6 +38,13 @@ FAMILIES: Final = {
     "operator": Family("a made-up operator on digits, never explained", "operator:3#4", named_operator_tasks),
     "frozen-lake": Family("cross the ice without falling in; rules not told", "frozen-lake:5", lake_tasks),
     "sokoban": Family("push boxes onto goals; rules not told", "sokoban:7", sokoban_tasks),
+    "textworld": Family("TextWorld games with a random map and quest", "textworld:rooms=5,quest=5", custom_tasks),
+    "coin": Family("TextWorld's Coin Collector, levels 1 to 300", "coin:10", coin_tasks),
+    "treasure": Family("TextWorld's Treasure Hunter, levels 1 to 30", "treasure:10", treasure_tasks),
+    "cooking": Family("TextWorld's cooking games", "cooking:recipe=2,take=2,go=6,open,cook", cooking_tasks),
+    "simple": Family("TextWorld's simple game: escape the bedroom and cook", "simple:dense", simple_tasks),
+    "games": Family("TextWorld games of your own, a .z8 file or a folder of them", "games:./folder", file_tasks),
+    "math": Family("questions of a file, checked exactly", "math:questions.jsonl", math_tasks),
 }
 
 
@@ -53,11 +70,25 @@ def make_sokoban(**kwargs: Any) -> TurnLimit:
     return TurnLimit(SokobanEnv(**kwargs))
 
 
+def make_textworld(**kwargs: Any) -> TurnLimit:
+    """A TextWorld game within its turn limit; see `envs.textworld_env.TextWorldEnv` for the arguments."""
+    from envs.textworld_env import TextWorldEnv
+
+    return TurnLimit(TextWorldEnv(**kwargs))
+
+
+def make_math(**kwargs: Any) -> TurnLimit:
+    """A question within its attempts; see `envs.math.dataset.MathEnv` for the arguments."""
+    return TurnLimit(MathEnv(**kwargs))
+
+
 _MAKERS: Final[dict[str, Callable[..., TurnLimit]]] = {
     HOUSE_ID: make_house,
     OPERATOR_ID: make_operator,
     LAKE_ID: make_frozen_lake,
     SOKOBAN_ID: make_sokoban,
+    MATH_ID: make_math,
+    TEXTWORLD_ID: make_textworld,
 }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -107,7 +109,13 @@ def _open_frotz(game_file: Path) -> Any:
         jericho = import_module("jericho")
     except ImportError as error:
         raise MissingError("games of the z-machine need jericho; pip install jericho (needs gcc and make)") from error
-    with warnings.catch_warnings():
-        # jericho says that it keeps no score for this game; the score is read from memory here.
-        warnings.simplefilter("ignore", jericho.jericho.UnsupportedGameWarning)
+    with unscored():
         return jericho.FrotzEnv(str(game_file), seed=_SEED)
+
+
+@contextmanager
+def unscored() -> Generator[None]:
+    """Without jericho's warning that it keeps no score for this game: the score is read elsewhere."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".* is not fully supported", category=UserWarning)
+        yield

@@ -43,7 +43,7 @@ def cache_folder() -> Path:
 def game_path(house: int, start: str) -> Path:
     """Where the game of a house and a start room lies, or will lie."""
     plan = plan_data(house_plan(house))
-    key = fingerprint(["game", plan, start, _textworld_version(), _builder_version()])
+    key = fingerprint(["game", plan, start, textworld_version(), _builder_version()])
     return cache_folder() / f"{key[:32]}.z8"
 
 
@@ -83,15 +83,14 @@ def prepare(tasks: Iterable[Task], progress: Callable[[int, int], None] | None =
         return
     tell = _counter(len(jobs), progress)
     shares = [share for i in range(_WORKERS) if (share := jobs[i::_WORKERS])]
-    children: list[subprocess.Popen[str]] = []
+    children = _Children()
     with ThreadPoolExecutor(len(shares)) as pool:
         building = [pool.submit(_build, share, tell, children) for share in shares]
         try:
             for done in building:
                 done.result()
         except BaseException:  # Ctrl-C too must not wait for the rest
-            for child in children:
-                _kill(child)
+            children.stop()
             raise
 
 
@@ -115,8 +114,31 @@ def _counter(total: int, progress: Callable[[int, int], None] | None) -> Callabl
     return tell
 
 
-def _build(jobs: list[dict[str, Any]], tell: Callable[[], None], children: list[subprocess.Popen[str]]) -> None:
-    """Give `jobs` to one child, added to `children`; it is killed with all its own where it takes too long."""
+class _Children:
+    """Processes that are all to end at a word, those that start after it too."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._running: list[subprocess.Popen[str]] = []
+        self._stopped = False
+
+    def add(self, child: subprocess.Popen[str]) -> None:
+        """One more."""
+        with self._lock:
+            self._running.append(child)
+            if self._stopped:
+                _kill(child)
+
+    def stop(self) -> None:
+        """End them all."""
+        with self._lock:
+            self._stopped = True
+            for child in self._running:
+                _kill(child)
+
+
+def _build(jobs: list[dict[str, Any]], tell: Callable[[], None], children: _Children) -> None:
+    """Give `jobs` to one child, one of `children`; it is killed with all its own where it takes too long."""
     child = subprocess.Popen(
         [sys.executable, "-P", "-m", "envs.house_build"],
         stdin=subprocess.PIPE,
@@ -126,7 +148,7 @@ def _build(jobs: list[dict[str, Any]], tell: Callable[[], None], children: list[
         env=_child_environment(),
         start_new_session=True,
     )
-    children.append(child)
+    children.add(child)
     deadline = Timer(_START_SECONDS + _GAME_SECONDS * len(jobs), _kill, [child])
     deadline.start()
     try:
@@ -165,7 +187,12 @@ def _child_environment() -> dict[str, str]:
 
 
 @lru_cache(maxsize=1)
-def _textworld_version() -> str:
+def textworld_version() -> str:
+    """The installed TextWorld, which decides the bytes of a game.
+
+    Raises:
+        MissingError: There is none.
+    """
     try:
         return version("textworld")
     except PackageNotFoundError as error:

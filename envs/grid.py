@@ -15,7 +15,7 @@ from envs.commands import Read, read_action
 from envs.text_env import Scene, TextEnv
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from opcd_agents.types import Task
 
@@ -59,29 +59,43 @@ class Board(Protocol):
         ...
 
 
-def shortest(board: Board, most: int = 10_000) -> int | None:
-    """Length of a shortest way to win, by breadth-first search.
+def solve(board: Board, most: int = 10_000) -> tuple[str, ...] | None:
+    """A shortest way to win, by breadth-first search.
 
     Args:
         board: Where to begin; not won yet.
         most: How many boards to look at before giving up.
 
     Returns:
-        How many moves; None if there is no way, or none was found.
+        The moves; None if there is no way, or none was found.
     """
-    seen = {board.key}
-    waiting = deque([(board, 0)])
-    while waiting and len(seen) <= most:
-        here, steps = waiting.popleft()
+    came: dict[Hashable, tuple[Hashable, str] | None] = {board.key: None}
+    waiting = deque([board])
+    while waiting and len(came) <= most:
+        here = waiting.popleft()
         for way in WAYS:
             there = here.moved(way)
-            if there is None or there.lost or there.key in seen:
+            if there is None or there.lost or there.key in came:
                 continue
+            came[there.key] = (here.key, way)
             if there.won:
-                return steps + 1
-            seen.add(there.key)
-            waiting.append((there, steps + 1))
+                return _traced(came, there.key)
+            waiting.append(there)
     return None
+
+
+def _traced(came: Mapping[Hashable, tuple[Hashable, str] | None], key: Hashable) -> tuple[str, ...]:
+    moves: list[str] = []
+    while step := came[key]:
+        key, way = step
+        moves.append(way)
+    return tuple(reversed(moves))
+
+
+def shortest(board: Board, most: int = 10_000) -> int | None:
+    """Length of a shortest way to win; None if there is none. See `solve`."""
+    way = solve(board, most)
+    return None if way is None else len(way)
 
 
 def read_way(reply: str) -> Read:

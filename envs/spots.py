@@ -206,6 +206,11 @@ _FIRST: Final[dict[str, Callable[[Task], Spot]]] = {
 }
 
 
+def is_known(task: Task) -> bool:
+    """Whether `first_spot` knows the world of a task."""
+    return task.env_id in _FIRST
+
+
 def first_spot(task: Task) -> Spot:
     """Where a task begins.
 

@@ -33,6 +33,7 @@ class Scene:
         invalid: Why it was refused, or None.
         won: Whether the task is solved.
         lost: Whether it can no longer be solved.
+        score: The score so far, where the game counts; None: 1 once it is won.
     """
 
     text: str
@@ -42,12 +43,18 @@ class Scene:
     invalid: str | None = None
     won: bool = False
     lost: bool = False
+    score: int | None = None
+
+    @property
+    def points(self) -> int:
+        """The score so far."""
+        return int(self.won) if self.score is None else self.score
 
 
 class TextEnv(gymnasium.Env[str, str]):
     """An environment of text. Subclasses implement `_open`, `_answer` and `_objective`, and nothing else.
 
-    The score is 1 once the task is solved, else 0; a reward is a change of score. `info` has the same keys
+    The score is 1 once the task is solved, else 0, unless the game counts; a reward is a change of score. `info` has the same keys
     at every step: `score, max_score, won, lost, moves, admissible_commands, objective, feedback, action,
     invalid_action, task`.
     """
@@ -77,6 +84,11 @@ class TextEnv(gymnasium.Env[str, str]):
     def task(self) -> Task:
         """The task that is being played."""
         return self._task
+
+    @property
+    def max_score(self) -> int:
+        """The highest score of the task."""
+        return 1
 
     @abstractmethod
     def _open(self, task: Task) -> Scene:
@@ -111,7 +123,7 @@ class TextEnv(gymnasium.Env[str, str]):
         self._moves += 1
         scene = self._answer(action)
         text, info = self._shown(scene)
-        return text, float(scene.won) - float(before.won), scene.won or scene.lost, False, info
+        return text, float(scene.points - before.points), scene.won or scene.lost, False, info
 
     @final
     def render(self) -> str | None:  # type: ignore[override]
@@ -135,8 +147,8 @@ class TextEnv(gymnasium.Env[str, str]):
     def _info(self, scene: Scene) -> Info:
         task = self._task
         return {
-            "score": int(scene.won),
-            "max_score": 1,
+            "score": scene.points,
+            "max_score": self.max_score,
             "won": scene.won,
             "lost": scene.lost,
             "moves": self._moves,

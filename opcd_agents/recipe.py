@@ -12,7 +12,7 @@ from opcd_agents.errors import UnknownNameError, UsageError
 
 METHODS = ("opcd", "off-policy", "sft")
 _LEAST = dict.fromkeys(("updates", "episodes", "longest", "validation_episodes"), 1)
-_NOT_NEGATIVE = ("sampled", "lr", "temperature", "anchors", "hold", "validate")
+_NOT_NEGATIVE = ("sampled", "lr", "clip", "temperature", "anchors", "hold", "validate")
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Recipe:
             Methods are compared at equal budgets of it.
         episodes: Episodes played for each update.
         lr: Peak learning rate.
+        clip: Largest norm of the gradient; 0: no limit. Spikes that pass it swell Adam's second moment for many updates.
         weights: `all`, or `feed-forward`: facts are learnt there, and the attention that reads notes stays as it is.
         average: `token` or `sequence` (Eq. 1 of the paper).
         temperature: Sampling temperature of whoever plays.
@@ -44,6 +45,7 @@ class Recipe:
     sampled: int = 0
     episodes: int = 64
     lr: float = 5e-6
+    clip: float = 1.0
     weights: str = "all"
     average: str = "token"
     temperature: float = 0.7

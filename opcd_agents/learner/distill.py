@@ -7,6 +7,7 @@ so a resumed run goes on as if it had not stopped.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -144,7 +145,8 @@ def _roles(policy: HuggingFacePolicy, recipe: Recipe) -> tuple[HuggingFacePolicy
     player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
     _choose_weights(policy.network, recipe.weights)
     average = cast("Average", recipe.average)
-    learner = Learner(policy.network, initial, _OBJECTIVES[recipe.method](), lr=recipe.lr, average=average)
+    objective, clip = _OBJECTIVES[recipe.method](), recipe.clip or math.inf
+    learner = Learner(policy.network, initial, objective, lr=recipe.lr, average=average, clip=clip)
     return player, teacher, learner
 
 

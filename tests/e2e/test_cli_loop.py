@@ -80,6 +80,7 @@ def test_the_loop(opcd, bank, recipe, tmp_path):
 def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
     assert opcd("bank", "context", "house/5", "--bank", bank).code == 0
     out = tmp_path / "run"
+    recipe.write_text(RECIPE.replace("updates = 4", "updates = 30"))  # long enough to be stopped in
     args = ("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe)
     process = subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
@@ -93,7 +94,7 @@ def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
     assert "Traceback" not in errors
     again = opcd("distill", "--resume", out)
     assert again.code == 0, again.err
-    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == [1, 2, 3, 4]
+    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == list(range(1, 31))
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,21 @@ def test_a_model_is_watched(opcd, tmp_path):
     with Bank.open(bank, "r") as opened:
         [(_, episode)] = opened.episodes(role="student")
     assert episode.turns[0].sampled_ids
+
+
+def test_a_solution_can_be_watched_and_is_no_experience(opcd, tmp_path):
+    done = opcd("play", "sokoban:6", "--solution", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out.splitlines()[-1])["outcome"] == "won"
+    kept = opcd("play", "sokoban:6", "--solution", "--record", "--bank", tmp_path / "b.db")
+    assert kept.code == 2
+    assert not (tmp_path / "b.db").exists()
+    assert opcd("play", "sokoban:6", "--solution", "--random").code == 2
+
+
+def test_anchors_are_shown(opcd):
+    done = opcd("envs", "show", "frozen-lake:4,holes=3", "--json")
+    assert done.code == 0, done.err
+    anchors = json.loads(done.out.splitlines()[-1])["anchors"]
+    assert anchors["known solution"]["rate"] == 1
+    assert anchors["uniform random"]["rate"] < anchors["best blind sequence"]["rate"] < 1

@@ -92,7 +92,7 @@ def test_an_unknown_word_ends_with_2_and_the_nearest_name(opcd, args, near):
         (["envs", "show", "house:x"], "'house:7'"),
         (["play", "operator:3#4", "--task", "100"], "--task from 0 to"),
         (["play", "operator:3#4", "--model", "pockt"], "did you mean 'pocket'?"),
-        (["play", "operator:3#4", "--model", "pocket", "--random"], "got both"),
+        (["play", "operator:3#4", "--model", "pocket", "--random"], "got several"),
     ],
 )
 def test_bad_input_is_one_line_and_2(opcd, args, says):

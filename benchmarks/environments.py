@@ -1,0 +1,116 @@
+"""What our layer costs: steps a second of each environment, and answers a second of each checker.
+
+    python benchmarks/environments.py
+
+CPU-seconds of this process; ratios in one run. Houses are compared with bare `textworld` playing the same commands in the
+same compiled game with the same information asked for; grids and checkers stand alone.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import envs
+from cli.console import say, say_table
+from envs.game_store import game_path
+from envs.math.answers import DapoString, ExactNumber
+from envs.text_env import TurnLimit
+from opcd_agents.types import Task
+
+SECONDS = 3.0
+
+
+def rate(work: Callable[[], int], clock: Callable[[], float] = time.process_time) -> float:
+    """How much `work` does in a second; it returns how much it did."""
+    work()
+    began, done = clock(), 0
+    while clock() - began < SECONDS:
+        done += work()
+    return done / (clock() - began)
+
+
+def episode(env: TurnLimit, task: Task, commands: Sequence[str]) -> int:
+    """Play commands until the episode ends; returns the steps."""
+    env.reset(seed=task.seed, options={"task": task})
+    for steps, command in enumerate(commands, 1):
+        _, _, terminated, truncated, _ = env.step(command)
+        if terminated or truncated:
+            return steps
+    return len(commands)
+
+
+def grids() -> Iterator[tuple[str, float]]:
+    """Steps a second of the native grids, resets included."""
+    for spec in ("frozen-lake:", "sokoban:"):
+        task = envs.tasks(spec)[0]
+        env = envs.make_env(task)
+        walk = ["[down]", "[up]", "[right]", "[left]"] * 4
+        yield spec.rstrip(":"), rate(lambda env=env, task=task, walk=walk: episode(env, task, walk))
+
+
+def bare_textworld(path: str, commands: Sequence[str]) -> Callable[[], int]:
+    """The same walk through TextWorld's own environment, told what we tell: text, commands, score, won."""
+    from textworld import EnvInfos
+    from textworld.envs import JerichoEnv, TWInform7
+
+    env: Any = TWInform7(
+        JerichoEnv(EnvInfos(feedback=True, admissible_commands=True, score=True, won=True, description=True))
+    )
+    env.load(path)
+
+    def walk() -> int:
+        env.reset()
+        for command in commands:
+            env.step(command)
+        return len(commands)
+
+    return walk
+
+
+def houses() -> Iterator[tuple[str, float]]:
+    """Steps a second in a house: ours with transitions new and remembered, TextWorld's."""
+    from envs import engine
+
+    task = max(envs.tasks("house:0"), key=lambda t: t.optimal or 0)
+    envs.prepare([task])
+    env = envs.make_env(task)
+    walk = ["look", "inventory"] * 4
+    yield "house, remembered", rate(lambda: episode(env, task, walk))
+
+    def fresh() -> int:
+        engine._remembered.cache_clear()
+        return episode(env, task, walk)
+
+    yield "house, each step new", rate(fresh)
+    path = str(game_path(task.kwargs["house"], task.kwargs["start"]))
+    yield "bare textworld", rate(bare_textworld(path, walk))
+
+
+def checkers() -> Iterator[tuple[str, float]]:
+    """Answers a second; wall-clock time where another process does the work."""
+    from envs.math.verify import MathVerify
+
+    answers = [(rf"so \boxed{{\frac{{{2 * n}}}{{{n + 1}}}}}", f"{2 * n}/{n + 1}") for n in range(1, 51)]
+
+    def ask(check: Any) -> Callable[[], int]:
+        return lambda: len([check(reply, gold) for reply, gold in answers])
+
+    yield "exact", rate(ask(ExactNumber()))
+    yield "dapo", rate(ask(DapoString()))
+    verify = MathVerify()
+    yield "verify", rate(ask(verify), time.perf_counter)
+    began = time.perf_counter()
+    verify(r"\boxed{10^9!}", "7")
+    verify(r"\boxed{7}", "7")
+    say(f"a hostile answer and the next one, with a new process: {time.perf_counter() - began:.2f} s")
+    verify.close()
+
+
+def main() -> None:
+    """Measure and print."""
+    rows = [(name, f"{value:,.0f}") for part in (grids, houses, checkers) for name, value in part()]
+    say_table(("what", "a second>"), rows)
+
+
+if __name__ == "__main__":
+    main()

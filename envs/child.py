@@ -1,0 +1,133 @@
+"""A child process that answers lines with lines, each within a deadline, and may be killed at any time.
+
+Game engines and symbolic mathematics can hang, crash or take all memory; here they do it alone. Knows no protocol
+but: the child says `ready`, then one line of JSON for each line of JSON it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+from weakref import finalize
+
+from opcd_agents.errors import EngineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_START: Final = 60.0
+_READY: Final = "ready"
+
+
+@final
+class Child:
+    """One process. `kill` ends it by its own pid, with what it started, and nothing else."""
+
+    def __init__(self, module: str, folder: Path | None = None) -> None:
+        """Start it and wait until it is ready.
+
+        Args:
+            module: What `python -m` runs.
+            folder: Its working folder; None: that of this process.
+
+        Raises:
+            EngineError: It did not start.
+        """
+        self._module = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd=folder,
+            env=_environment(),
+            start_new_session=True,
+        )
+        # Also where nobody calls `kill`: it ends with this object, or with this process.
+        self.kill = finalize(self, _end, self._process)
+        try:
+            ready = self._line(_START) == _READY
+        except (TimeoutError, EOFError):
+            ready = False
+        if not ready:
+            self.kill()
+            raise EngineError(f"the process {module} did not start; run `python -m {module}` to see why")
+
+    def ask(self, question: Any, deadline: float) -> Any:
+        """The answer to one question.
+
+        Args:
+            question: JSON values.
+            deadline: Seconds it may take.
+
+        Raises:
+            EngineError: There was no answer in time, or the process ended. It is killed then.
+        """
+        assert self._process.stdin
+        try:
+            self._process.stdin.write(json.dumps(question).encode() + b"\n")
+            self._process.stdin.flush()
+            return json.loads(self._line(deadline))
+        except TimeoutError as error:
+            self.kill()
+            raise EngineError(f"no answer within {deadline:g} s") from error
+        except (OSError, EOFError, ValueError) as error:
+            self.kill()
+            raise EngineError(f"the process {self._module} ended") from error
+
+    def _line(self, deadline: float) -> str:
+        assert self._process.stdout
+        end, said = time.monotonic() + deadline, b""
+        with selectors.DefaultSelector() as ready:
+            ready.register(self._process.stdout, selectors.EVENT_READ)
+            while not said.endswith(b"\n"):
+                if not ready.select(max(0.0, end - time.monotonic())):
+                    raise TimeoutError
+                piece = os.read(self._process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    raise EOFError
+                said += piece
+        return said.decode().rstrip("\n")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, whatever it does, and all that it started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.__exit__(None, None, None)
+
+
+def serve(answer: Callable[[Any], Any], memory: int) -> None:
+    """Be the child: answer each line of standard input until it ends.
+
+    Args:
+        answer: JSON values to JSON values; what it raises is its own affair and ends the process.
+        memory: Most bytes of address space.
+    """
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # What libraries print must not be taken for answers.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    out.write(_READY + "\n")
+    out.flush()
+    for line in sys.stdin:
+        out.write(json.dumps(answer(json.loads(line))) + "\n")
+        out.flush()
+
+
+def _environment() -> dict[str, str]:
+    # The child must find the packages this process runs on, and sets must have one order.
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = os.pathsep.join([root, *filter(None, sys.path)])
+    return {**os.environ, "PYTHONPATH": paths, "PYTHONHASHSEED": "0"}

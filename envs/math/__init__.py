@@ -1,0 +1,1 @@
+"""Maths as an environment: questions with exact checking. Knows no models."""

@@ -1,0 +1,174 @@
+"""`opcd/Math-v0`: a question, an answer, and up to k attempts with "wrong" or "unreadable" as feedback.
+
+The questions come from a file. The right answer is never shown, whatever is answered. Knows no models.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, final
+
+from envs.math.answers import Checker, DapoString, ExactNumber, exact_number, final_answer
+from envs.splits import fingerprint, split_of
+from envs.text_env import Scene, TextEnv
+from opcd_agents.errors import MissingError, UnknownNameError, UsageError
+from opcd_agents.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+MATH_ID: Final = "opcd/Math-v0"
+CHECKERS: Final = ("exact", "dapo", "verify")
+_EXAMPLE: Final = {"question": "What is 17 + 25?", "answer": "42"}
+
+
+@lru_cache(maxsize=8)
+def checker(name: str) -> Checker:
+    """The checker of a name; one for all environments of this process.
+
+    Raises:
+        UnknownNameError: There is none.
+        MissingError: `verify` without math-verify.
+    """
+    if name == "verify":
+        from envs.math.verify import MathVerify
+
+        return MathVerify()
+    if name not in CHECKERS:
+        raise UnknownNameError("checker", name, CHECKERS)
+    return ExactNumber() if name == "exact" else DapoString()
+
+
+def math_task(question: str, answer: str, check: str = "exact", attempts: int = 1, solution: str = "") -> Task:
+    """The task of one question.
+
+    Args:
+        question: What is asked.
+        answer: The right answer.
+        check: One of `CHECKERS`.
+        attempts: How often an answer may be given.
+        solution: A worked solution, for a teacher to read; never shown.
+
+    Raises:
+        UsageError: There is no question, no attempt, or an answer that the checker cannot compare.
+    """
+    if not question.strip() or attempts < 1:
+        raise UsageError(f"wanted a question and at least one attempt, got {question!r:.60}, {attempts}")
+    if check == "exact" and exact_number(answer) is None:
+        raise UsageError(f"wanted a number as the answer to {question!r:.60}, got {answer!r:.60}; try check=verify")
+    print_ = fingerprint(["math", question])
+    kwargs = {"question": question, "answer": answer, "check": check, "attempts": attempts, "solution": solution}
+    return Task(MATH_ID, kwargs, 0, split_of(print_), "math", print_, 1, attempts)
+
+
+def math_tasks(
+    file: str,
+    question: str = "question",
+    answer: str = "answer",
+    solution: str = "",
+    check: str = "exact",
+    attempts: int = 1,
+) -> list[Task]:
+    """Every question of a file, each once.
+
+    Args:
+        file: JSON Lines (`.jsonl`), Parquet (`.parquet`), or `hf:NAME:SPLIT`, a data set of the Hugging Face hub.
+        question: The column of questions.
+        answer: The column of right answers.
+        solution: The column of worked solutions, if there is one.
+        check: `exact` (numbers), `dapo` (strings, as the OPCD paper), or `verify` (mathematics).
+        attempts: How often an answer may be given.
+
+    Raises:
+        UsageError: The file cannot be read, or a row lacks a column.
+        MissingError: What reads it is not installed.
+    """
+    checker(check)
+    found: dict[str, Task] = {}
+    for number, row in enumerate(_rows(file), 1):
+        texts = [_text(row, name, f"{file}, row {number}") for name in (question, answer)]
+        worked = _text(row, solution, f"{file}, row {number}") if solution else ""
+        task = math_task(texts[0], texts[1], check, attempts, worked)
+        found.setdefault(task.fingerprint, task)
+    if not found:
+        raise UsageError(f"wanted questions in {file}, got none")
+    return list(found.values())
+
+
+def _text(row: Mapping[str, Any], name: str, where: str) -> str:
+    if not isinstance(row.get(name), str | int | float):
+        raise UsageError(
+            f"wanted a text or number in the column {name!r} of {where}; it has {', '.join(row) or 'none'}"
+        )
+    return str(row[name])
+
+
+def _rows(file: str) -> Iterator[Mapping[str, Any]]:
+    if file.startswith("hf:"):
+        _, name, split = (*file.split(":"), "train")[:3]
+        yield from _library("datasets").load_dataset(name, split=split)
+    elif file.endswith(".parquet"):
+        try:
+            table = _library("pyarrow.parquet").read_table(file)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"cannot read {file}: {error!s:.120}") from error
+        yield from table.to_pylist()
+    else:
+        yield from _json_lines(Path(file))
+
+
+def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        rows = [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise UsageError(f"cannot read {path} as JSON Lines such as {json.dumps(_EXAMPLE)}: {error!s:.120}") from error
+    for row in rows:
+        if not isinstance(row, dict):
+            raise UsageError(f"wanted an object a line in {path}, such as {json.dumps(_EXAMPLE)}; got {row!r:.60}")
+        yield row
+
+
+def _library(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingError(f"reading this needs {name.split('.')[0]}; pip install 'opcd-agents[data]'") from error
+
+
+@final
+class MathEnv(TextEnv):
+    """One question of a file."""
+
+    def __init__(
+        self,
+        question: str = _EXAMPLE["question"],
+        answer: str = _EXAMPLE["answer"],
+        check: str = "exact",
+        attempts: int = 1,
+        solution: str = "",
+        render_mode: str | None = None,
+    ) -> None:
+        """Make the environment of a question; see `math_task`."""
+        super().__init__(math_task(question, answer, check, attempts, solution), render_mode)
+        checker(check)  # an unknown name must be told now
+        self._tried = 0
+
+    def _open(self, task: Task) -> Scene:
+        self._tried = 0
+        return Scene(self._objective(), self._objective(), ())
+
+    def _answer(self, reply: str) -> Scene:
+        self._tried += 1
+        kwargs = self.task.kwargs
+        verdict = checker(kwargs["check"])(reply, kwargs["answer"])
+        text = "right" if verdict.correct else "unreadable" if verdict.reason == "unreadable" else "wrong"
+        lost = not verdict.correct and self._tried >= kwargs["attempts"]
+        invalid = "unreadable" if text == "unreadable" else None
+        return Scene(text, text, (), final_answer(reply) or "", invalid, verdict.correct, lost)
+
+    def _objective(self) -> str:
+        return self.task.kwargs["question"]

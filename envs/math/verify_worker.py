@@ -1,0 +1,30 @@
+"""The child of `envs.math.verify`; see `envs.child`. Run as `python -m envs.math.verify_worker`."""
+
+from importlib import import_module
+from typing import Any
+
+from envs.child import serve
+
+_MEMORY = 2 << 30
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    library: Any = import_module("math_verify")
+
+    def answer(question: list[str]) -> str:
+        given, gold = question
+        try:
+            # No time limits of the library's own: they need signals, and the parent has a clock.
+            found = library.parse(f"${given}$", parsing_timeout=None)
+            wanted = library.parse(f"${gold}$", parsing_timeout=None)
+            right = bool(found) and library.verify(wanted, found, timeout_seconds=None)
+        except Exception as error:  # whatever an answer provokes is about that answer
+            return f"failed: {type(error).__name__}"
+        return "right" if right else "wrong" if found else "unreadable"
+
+    serve(answer, _MEMORY)
+
+
+if __name__ == "__main__":
+    main()

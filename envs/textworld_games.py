@@ -1,0 +1,263 @@
+"""TextWorld's own kinds of games as task sets: a game for each seed, kept by content, split by what it begins with.
+
+Knows how games are named and asked for; `envs.textworld_build` makes them, `envs.textworld_env` plays them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from envs.child import Child
+from envs.game_store import cache_folder, is_whole, textworld_version
+from envs.splits import fingerprint, split_of
+from opcd_agents.errors import EngineError, UsageError
+from opcd_agents.runs import write_atomic
+from opcd_agents.types import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+TEXTWORLD_ID: Final = "opcd/TextWorld-v0"
+_WORKERS: Final = 2
+_DEADLINE: Final = 60.0  # treasure hunter of level 30 takes minutes; most games take two seconds
+_ATTEMPTS: Final = 4
+_NEXT: Final = 1_000_003  # added to a seed that gives no game
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides a game: TextWorld's kind, its settings, and the seed."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """Where the game lies, or will lie; its description lies beside it."""
+        key = fingerprint([self.kind, dict(self.settings), self.seed, textworld_version(), _builder_version()])
+        return cache_folder() / f"{self.kind}-{key[:32]}.z8"
+
+
+@dataclass(frozen=True)
+class Game:
+    """A compiled game.
+
+    Attributes:
+        path: The `.z8`.
+        fingerprint: Of its initial state, names and quests included.
+        walkthrough: Commands that win it.
+        max_score: The score of one who wins.
+        objective: What the game says is to be done.
+        seed: The seed it was made with; not the one that was asked for where that gave no game.
+        skipped: Why earlier seeds gave none.
+    """
+
+    path: Path
+    fingerprint: str
+    walkthrough: tuple[str, ...]
+    max_score: int
+    objective: str
+    seed: int
+    skipped: tuple[str, ...] = ()
+
+
+def build(recipes: Sequence[Recipe]) -> list[Game]:
+    """The games of some recipes, in order; those that the cache lacks are made, two at a time.
+
+    Raises:
+        EngineError: Several seeds in a row gave no game in time.
+        MissingError: TextWorld is not installed.
+    """
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        shares = [pool.submit(_build_share, recipes[i::_WORKERS]) for i in range(_WORKERS)]
+        done = [share.result() for share in shares]
+    return [done[i % _WORKERS][i // _WORKERS] for i in range(len(recipes))]
+
+
+def _build_share(recipes: Sequence[Recipe]) -> list[Game]:
+    maker = _Maker()
+    try:
+        return [maker.game(recipe) for recipe in recipes]
+    finally:
+        maker.close()
+
+
+class _Maker:
+    """Makes games in a child, which is started anew where it was killed for taking too long."""
+
+    def __init__(self) -> None:
+        self._child: Child | None = None
+
+    def game(self, recipe: Recipe) -> Game:
+        """The game of a recipe, made or found."""
+        about = recipe.path.with_suffix(".about.json")
+        if not (is_whole(recipe.path) and about.is_file()):
+            write_atomic(about, json.dumps(self._make(recipe)).encode())
+        found = json.loads(about.read_bytes())
+        walkthrough, skipped = tuple(found.pop("walkthrough")), tuple(found.pop("skipped"))
+        return Game(recipe.path, walkthrough=walkthrough, skipped=skipped, **found)
+
+    def _make(self, recipe: Recipe) -> dict[str, Any]:
+        skipped: list[str] = []
+        for attempt in range(_ATTEMPTS):
+            seed = recipe.seed + attempt * _NEXT
+            question = {
+                "kind": recipe.kind,
+                "settings": dict(recipe.settings),
+                "seed": seed,
+                "target": str(recipe.path),
+            }
+            found = self._ask(question)
+            if "error" not in found:
+                return {**found, "seed": seed, "skipped": skipped}
+            skipped.append(f"seed {seed}: {found['error']}")
+        raise EngineError(
+            f"no {recipe.kind} game came of {_ATTEMPTS} seeds with {dict(recipe.settings)}: {skipped[-1]}"
+        )
+
+    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+        if self._child is None:
+            self._child = Child("envs.textworld_build")
+        try:
+            return dict(self._child.ask(question, _DEADLINE))
+        except EngineError as error:
+            self._child = None
+            return {"error": str(error)}
+
+    def close(self) -> None:
+        """End the child."""
+        if self._child is not None:
+            self._child.kill()
+
+
+def game_tasks(recipes: Sequence[Recipe], scope: str, limit: int) -> list[Task]:
+    """A task for each different game of some recipes."""
+    found: dict[str, Task] = {}
+    for game in build(recipes):
+        found.setdefault(game.fingerprint, game_task(game, scope, limit))
+    return list(found.values())
+
+
+def game_task(game: Game, scope: str, limit: int = 0) -> Task:
+    """The task of a compiled game.
+
+    Args:
+        game: The game.
+        scope: What lessons learnt in it hold for.
+        limit: Most turns; 0: twice the walkthrough and ten.
+    """
+    optimal = len(game.walkthrough) or None
+    kwargs = {"game": str(game.path), "walkthrough": list(game.walkthrough), "max_score": game.max_score}
+    turns = limit or 2 * (optimal or 40) + 10
+    return Task(TEXTWORLD_ID, kwargs, 0, split_of(game.fingerprint), scope, game.fingerprint, optimal, turns)
+
+
+def _seeds(games: int, seed: int) -> range:
+    if not 1 <= games <= 10_000:
+        raise UsageError(f"wanted 1 to 10000 games, got {games}")
+    return range(seed, seed + games)
+
+
+def custom_tasks(
+    rooms: int = 5, objects: int = 10, quest: int = 5, games: int = 20, seed: int = 1, limit: int = 0
+) -> list[Task]:
+    """Games of a random map with a random quest; the parameters are those of `tw-make custom`."""
+    settings = {"rooms": rooms, "objects": objects, "quest": quest}
+    recipes = [Recipe("custom", settings, s) for s in _seeds(games, seed)]
+    return game_tasks(recipes, f"textworld/custom-{rooms}-{objects}-{quest}", limit)
+
+
+def coin_tasks(level: int = 5, games: int = 20, seed: int = 1, limit: int = 0) -> list[Task]:
+    """Coin Collector: find the coin in a maze; `level` from 1 to 300, rooms times length of the way."""
+    recipes = [Recipe("coin", {"level": level}, s) for s in _seeds(games, seed)]
+    return game_tasks(recipes, f"textworld/coin-{level}", limit)
+
+
+def treasure_tasks(level: int = 5, games: int = 20, seed: int = 1, limit: int = 0) -> list[Task]:
+    """Treasure Hunter: find the right thing among others; `level` from 1 to 30."""
+    recipes = [Recipe("treasure", {"level": level}, s) for s in _seeds(games, seed)]
+    return game_tasks(recipes, f"textworld/treasure-{level}", limit)
+
+
+def cooking_tasks(
+    recipe: int = 1,
+    take: int = 1,
+    go: int = 1,
+    open: bool = False,
+    cook: bool = False,
+    cut: bool = False,
+    drop: bool = False,
+    games: int = 20,
+    seed: int = 1,
+    limit: int = 0,
+) -> list[Task]:
+    """Cooking: gather ingredients, prepare and eat a meal; the parameters are those of `tw-make tw-cooking`."""
+    skills = {"recipe": recipe, "take": take, "go": go, "open": open, "cook": cook, "cut": cut, "drop": drop}
+    settings = {**skills, "recipe_seed": 0, "split": "train"}
+    recipes = [Recipe("cooking", settings, s) for s in _seeds(games, seed)]
+    name = "+".join(f"{key}{'' if value is True else value}" for key, value in skills.items() if value)
+    return game_tasks(recipes, f"textworld/cooking-{name}", limit)
+
+
+def simple_tasks(
+    rewards: str = "dense", goal: str = "detailed", games: int = 20, seed: int = 1, limit: int = 0
+) -> list[Task]:
+    """The small house of `tw-make tw-simple`: escape the bedroom and cook; `rewards` dense, balanced or sparse."""
+    if rewards not in ("dense", "balanced", "sparse") or goal not in ("detailed", "brief", "none"):
+        raise UsageError(
+            f"wanted rewards dense, balanced or sparse and goal detailed, brief or none; got {rewards}, {goal}"
+        )
+    settings = {"rewards": rewards, "goal": goal, "test": False}
+    recipes = [Recipe("simple", settings, s) for s in _seeds(games, seed)]
+    return game_tasks(recipes, f"textworld/simple-{rewards}-{goal}", limit)
+
+
+def file_tasks(path: str, limit: int = 0) -> list[Task]:
+    """TextWorld games that somebody has: a `.z8` with its `.json`, or a folder of them.
+
+    Raises:
+        UsageError: There is none.
+    """
+    given = Path(path).expanduser()
+    files = sorted(given.glob("**/*.z8")) if given.is_dir() else [given]
+    games = [file_game(file.resolve()) for file in files if file.is_file()]
+    if not games:
+        raise UsageError(f"wanted a TextWorld game (.z8 with its .json) or a folder of them, got {path!r}")
+    return list({game.fingerprint: game_task(game, f"textworld/{given.stem}", limit) for game in games}.values())
+
+
+def file_game(file: Path) -> Game:
+    """What a game's own `.json` says of it.
+
+    Raises:
+        UsageError: The story is damaged, or there is no `.json` that TextWorld reads.
+    """
+    if not is_whole(file):
+        raise UsageError(f"wanted a whole version 8 story file, got {file}")
+    about = file.with_suffix(".json")
+    try:
+        told = _told(about, about.stat().st_mtime_ns)
+    except Exception as error:  # TextWorld raises whatever a damaged file leads to
+        raise UsageError(f"wanted {about.name} beside {file}: {error!s:.120}") from error
+    return Game(file, told["fingerprint"], tuple(told["walkthrough"]), told["max_score"], told["objective"], 0)
+
+
+@lru_cache(maxsize=256)
+def _told(about: Path, changed: int) -> dict[str, Any]:
+    from envs.textworld_build import describe
+
+    return describe(import_module("textworld").Game.load(str(about)))
+
+
+@lru_cache(maxsize=1)
+def _builder_version() -> str:
+    source = Path(__file__).with_name("textworld_build.py").read_bytes()
+    return hashlib.sha256(source).hexdigest()

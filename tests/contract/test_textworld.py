@@ -1,0 +1,141 @@
+"""TextWorld's own games: they can be won as their makers say, are the same each time, and keep their hazards to themselves."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import envs
+from envs.textworld_games import Recipe, build, treasure_tasks
+from opcd_agents.errors import EngineError, UsageError
+from opcd_agents.types import Task
+
+SPECS = [
+    "textworld:rooms=3,objects=5,quest=3,games=1",
+    "coin:level=5,games=1",
+    "treasure:level=3,games=1",
+    "cooking:recipe=3,take=3,go=6,open,cook,cut,drop,games=1",
+    "simple:dense,games=1",
+]
+ROOT = Path(envs.__file__).parent.parent
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def task(request: pytest.FixtureRequest, game_cache: Path) -> Task:
+    (found,) = envs.tasks(request.param)
+    return found
+
+
+def test_the_walkthrough_wins_with_the_full_score(task: Task) -> None:
+    env = envs.make_env(task)
+    _, info = env.reset(options={"task": task})
+    turns = []
+    for command in task.kwargs["walkthrough"]:
+        assert info["admissible_commands"]  # the tracker never lost step
+        turns.append(env.step(command))
+        info = turns[-1][4]
+    assert turns[-1][2:4] == (True, False)
+    assert (info["won"], info["lost"]) == (True, False)
+    assert sum(turn[1] for turn in turns) == info["score"] == info["max_score"] == task.kwargs["max_score"]
+    env.close()
+
+
+def test_observations_are_the_games_text_and_nothing_else(task: Task) -> None:
+    env = envs.make_env(task)
+    shown = [env.reset(options={"task": task})[0], *(env.step(c)[0] for c in ("look", "inventory", "examine door"))]
+    for text in shown:
+        assert text.strip() == text
+        assert "\n\n" not in text
+        assert "$$$" not in text
+        assert not text.startswith(">")
+    assert "tw-" not in " ".join(shown)
+    env.close()
+
+
+def test_refused_commands_reach_no_engine(task: Task) -> None:
+    env = envs.make_env(task)
+    env.reset(options={"task": task})
+    before = env.step("look")[0]
+    for hostile in ("\\help", "go \x00", "\ud800", "look. look", "save", "transcrip on", "restart", "undo", "x" * 500):
+        _, reward, terminated, truncated, info = env.step(f"> {hostile}")
+        assert info["invalid_action"]
+        assert (reward, terminated) == (0.0, False)
+        if truncated:
+            env.reset(options={"task": task})
+    env.reset(options={"task": task})
+    assert env.step("look")[0] == before
+    env.close()
+
+
+def test_admissible_commands_are_dropped_when_the_tracker_loses_step(game_cache: Path) -> None:
+    (task,) = envs.tasks("coin:level=5,games=1")
+    env = envs.make_env(task)
+    env.reset(options={"task": task})
+    way = task.kwargs["walkthrough"]
+    env.unwrapped._engine.step(f"{way[0]}. {way[1]}")  # type: ignore[attr-defined]
+    assert env.step("look")[4]["admissible_commands"] == ()
+    assert env.reset(options={"task": task})[1]["admissible_commands"] != ()
+    env.close()
+
+
+@pytest.mark.parametrize("kind", ["cooking", "coin"])
+def test_a_seed_gives_the_same_game_whatever_the_hash_seed(kind: str, tmp_path: Path) -> None:
+    settings = {
+        "cooking": "{'recipe': 1, 'take': 1, 'go': 1, 'recipe_seed': 0, 'split': 'train'}",
+        "coin": "{'level': 3}",
+    }[kind]
+    code = (
+        "from envs.textworld_games import *\n"
+        f"game, = build([Recipe({kind!r}, {settings}, 5)])\n"
+        "print(game.path.name, game.fingerprint, game.walkthrough)"
+    )
+    made = set()
+    for seed in ("1", "2"):
+        cache = tmp_path / seed
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "OPCD_CACHE": str(cache), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+        (story,) = cache.glob("*.z8")
+        made.add((done.stdout, hashlib.sha256(story.read_bytes()).hexdigest()))
+    assert len(made) == 1
+
+
+def test_splits_and_games_of_a_folder(game_cache: Path, tmp_path: Path) -> None:
+    tasks = envs.tasks("coin:level=3,games=4")
+    assert envs.overlap(tasks) == 0
+    for task in tasks:
+        for suffix in (".z8", ".json"):
+            file = Path(task.kwargs["game"]).with_suffix(suffix)
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    again = envs.tasks(f"games:{tmp_path}")
+    assert {task.fingerprint for task in again} == {task.fingerprint for task in tasks}
+    assert {tuple(t.kwargs["walkthrough"]) for t in again} == {tuple(t.kwargs["walkthrough"]) for t in tasks}
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda story: story[: len(story) // 2], lambda story: b"", lambda story: b"\xff" * 900]
+)
+def test_damaged_games_are_refused(game_cache: Path, tmp_path: Path, damage: object) -> None:
+    (task,) = envs.tasks("coin:level=3,games=1")
+    source = Path(task.kwargs["game"])
+    (tmp_path / "bad.json").write_bytes(source.with_suffix(".json").read_bytes())
+    (tmp_path / "bad.z8").write_bytes(damage(source.read_bytes()))  # type: ignore[operator]
+    with pytest.raises(UsageError, match="whole"):
+        envs.tasks(f"games:{tmp_path}")
+    (tmp_path / "bad.z8").write_bytes(source.read_bytes())
+    (tmp_path / "bad.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"bad\.json"):
+        envs.tasks(f"games:{tmp_path}")
+
+
+def test_what_cannot_be_made_is_said() -> None:
+    with pytest.raises(EngineError, match="no coin game"):
+        build([Recipe("coin", {"level": 999}, 1)])
+    with pytest.raises(UsageError, match="1 to 10000 games"):
+        treasure_tasks(games=0)
+    with pytest.raises(UsageError, match="rewards dense"):
+        envs.tasks("simple:rich")
+    with pytest.raises(UsageError, match="folder of them"):
+        envs.tasks("games:./nowhere")

@@ -1,0 +1,125 @@
+"""Maths: how answers are read and compared, and questions from files."""
+
+import json
+from fractions import Fraction
+
+import pytest
+
+import envs
+from envs.math.answers import DapoString, ExactNumber, dapo_normal, exact_number, final_answer
+from envs.math.dataset import MathEnv, math_task
+from opcd_agents.errors import UnknownNameError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (r"so \boxed{42}", "42"),
+        (r"\boxed{1} or rather \boxed{\frac{1}{2}}", r"\frac{1}{2}"),
+        (r"\boxed{7} and \boxed{8", "7"),
+        ("The answer is 5", "5"),
+        ("Answer: 3\nAnswer: 4", "4"),
+        ("thinking\n> 6", "6"),
+        (r"\boxed{}", None),
+        ("forty-two", None),
+        ("", None),
+    ],
+)
+def test_the_answer_in_a_reply(reply, answer):
+    assert final_answer(reply) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("42", 42), ("-3", -3), ("+3.", 3), ("1,200,000", 1_200_000), ("0.5", Fraction(1, 2)), (".25", Fraction(1, 4)),
+        ("1e3", 1000), ("2/3", Fraction(2, 3)), (r"\frac{2}{3}", Fraction(2, 3)), (r"-\dfrac{6}{4}", Fraction(-3, 2)),
+        ("50%", Fraction(1, 2)), (r"50\%", Fraction(1, 2)), ("$12$", 12), ("1/0", None), (r"\frac{1}{0}", None), ("x", None),
+        ("1,20", None), ("1 2 3x", None), ("9" * 41, None), ("1e999", None), ("٣", None), ("", None), ("inf", None),
+    ],
+)  # fmt: skip
+def test_numbers(text, number):
+    assert exact_number(text) == number
+
+
+def test_exact_means_the_same_number():
+    check = ExactNumber()
+    assert check(r"\boxed{0.50}", "1/2").correct
+    assert check(r"\boxed{0.5000001}", "1/2").reason == "wrong"
+    assert check(r"\boxed{half}", "1/2").reason == "unreadable"
+    assert check("nothing", "1/2").reason == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("said", "normal"),
+    [
+        ("x = 5", "5"), ("5 dollars", "5"), (r"\text{an } 12 cm", "12"), ("1,000", "1000"), (r"\frac12", r"\frac{1}{2}"),
+        (r"\sqrt3", r"\sqrt{3}"), ("$7$", "7"), (r"it is $8$ units", "8"), (r"\boxed{9}", "9"), (r"90^\circ", "90"),
+        ("1=2=3", "3"), ("", ""),
+    ],
+)  # fmt: skip
+def test_dapo_strings(said, normal):
+    assert dapo_normal(said) == normal
+
+
+def test_dapo_looks_behind_the_last_answer_only():
+    check = DapoString()
+    assert check("Answer: 4\nso\nanswer: 5 units", "5").correct
+    assert check(r"\boxed{5}", "5").reason == "unreadable"
+    assert check("Answer: 5" + " " * 300, "5").reason == "unreadable"
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "sums.jsonl"
+    rows = [{"question": f"{a} + {b}?", "answer": a + b, "why": "add"} for a in range(12) for b in range(12)]
+    path.write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return path
+
+
+def test_questions_of_a_file(file):
+    tasks = envs.tasks(f"math:{file},attempts=2,solution=why")
+    assert len(tasks) == 144
+    assert envs.overlap(tasks) == 0
+    assert tasks[0].kwargs["solution"] == "add"
+    env = envs.make_env(tasks[13])
+    text, _ = env.reset(options={"task": tasks[13]})
+    assert text == "1 + 1?"
+    assert env.step("who knows")[:4] == ("unreadable", 0.0, False, False)
+    assert env.step("> 2")[:4] == ("right", 1.0, True, False)
+
+
+def test_the_right_answer_is_never_shown(file):
+    (task,) = [task for task in envs.tasks(f"math:{file}") if task.kwargs["question"] == "11 + 11?"]
+    env = envs.make_env(task)
+    shown = [env.reset()[0], env.step("> 7")]
+    assert "22" not in str(shown)
+    assert shown[1][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"question": "a?"}', "column 'answer'"),
+        ('["a?", 3]', "an object a line"),
+        ("not json", "JSON Lines"),
+        ('{"question": "a?", "answer": "x"}', "check=verify"),
+        ('{"question": "", "answer": "1"}', "wanted a question"),
+        ("", "got none"),
+    ],
+)
+def test_a_file_that_is_none(tmp_path, text, words):
+    (tmp_path / "bad.jsonl").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        envs.tasks(f"math:{tmp_path / 'bad.jsonl'}")
+
+
+def test_misuse():
+    with pytest.raises(UsageError, match="no file"):
+        envs.tasks("math:")
+    with pytest.raises(UsageError, match="cannot read"):
+        envs.tasks("math:nowhere.jsonl")
+    with pytest.raises(UnknownNameError, match="did you mean 'exact'"):
+        MathEnv(check="exakt")
+    with pytest.raises(UsageError, match="at least one attempt"):
+        math_task("a?", "1", attempts=0)
