@@ -2,8 +2,8 @@
 
     python benchmarks/environments.py
 
-CPU-seconds of this process; ratios in one run. Houses are compared with bare `textworld` playing the same commands in the
-same compiled game with the same information asked for; grids and checkers stand alone.
+CPU-seconds of this process; ratios in one run. A TextWorld game is compared with bare `textworld` playing the same commands in the
+same game with the same information asked for; the rest stands alone.
 """
 
 import time
@@ -12,7 +12,6 @@ from typing import Any
 
 import envs
 from cli.console import say, say_table
-from envs.game_store import game_path
 from envs.math.answers import DapoString, ExactNumber
 from envs.text_env import TurnLimit
 from opcd_agents.types import Task
@@ -82,8 +81,10 @@ def houses() -> Iterator[tuple[str, float]]:
         return episode(env, task, walk)
 
     yield "house, each step new", rate(fresh)
-    path = str(game_path(task.kwargs["house"], task.kwargs["start"]))
-    yield "bare textworld", rate(bare_textworld(path, walk))
+    game = envs.tasks("simple:dense,games=1")[0]
+    ours = envs.make_env(game)
+    yield "TextWorld game, ours", rate(lambda: episode(ours, game, walk))
+    yield "TextWorld game, bare textworld", rate(bare_textworld(game.kwargs["game"], walk))
 
 
 def checkers() -> Iterator[tuple[str, float]]:
