@@ -1,17 +1,19 @@
 """`opcd bank merge | verify | doctor | migrate | gc | forget | stats | replay`: banks kept whole, and looked at as a whole."""
 
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from cli.console import say, say_json, say_table
+from cli.console import say, say_json, say_table, tell
 from cli.options import Bank_, Json
 from experience_bank import Bank
 from experience_bank.health import examine
+from experience_bank.ingest import Ingester
 from experience_bank.shards import PREFIX, shards
-from opcd_agents.errors import BankError
+from opcd_agents.errors import BankError, UsageError
 from opcd_agents.types import Outcome
 
 app = typer.Typer()
@@ -25,10 +27,15 @@ def merge(
         list[str], typer.Argument(metavar="BANK...", help="Banks, or shards:DIR for all closed shards in it.")
     ],
     abandoned: Annotated[bool, typer.Option("--abandoned", help="Also shards whose collectors were killed.")] = False,
+    watch: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Look into shards:DIR so often, until interrupted; 0: once.")
+    ] = 0,
     bank: Bank_ = "bank.db",
     as_json: Json = False,
 ) -> None:
     """Add what other banks hold: a union, in either order and however often."""
+    if watch:
+        _watch(sources, bank, watch)
     paths = [path for source in sources for path in _banks(source, abandoned)]
     new: Counter[str] = Counter()
     for path in paths:  # a source that is none must not make a bank
@@ -174,6 +181,30 @@ def replay(
         say(f"episode {key}: {len(episode.turns)} turns, all the same again")
     if where is not None:
         raise BankError(f"episode {key} parts at turn {where}: its game shows something else now")
+
+
+def _watch(sources: list[str], bank: str, seconds: float) -> NoReturn:
+    """Take in shards as they are handed over, a line for each time there were some; ends by an interrupt."""
+    if not all(source.startswith(PREFIX) for source in sources):
+        raise UsageError(
+            f"wanted only shards:DIR to watch, got {', '.join(sources)}; merge other banks without --watch"
+        )
+    ingesters = [Ingester(Path(source.removeprefix(PREFIX))) for source in sources]
+    told: set[str] = set()
+    with Bank.open(bank) as target:
+        while True:
+            taken, new = sum(i.taken for i in ingesters), Counter[str]()
+            for ingester in ingesters:
+                new.update(ingester.take(target))
+            if more := sum(i.taken for i in ingesters) - taken:
+                tell(
+                    f"{more} shards merged: {new['episodes']} new episodes; {bank} holds {target.counts()['episodes']}"
+                )
+            refused = {f"{name}: {why}" for i in ingesters for name, why in i.refused.items()}
+            for line in sorted(refused - told):
+                tell(f"left for now: {line}")
+            told |= refused
+            time.sleep(seconds)
 
 
 def _banks(source: str, abandoned: bool) -> list[str]:

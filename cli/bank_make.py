@@ -37,6 +37,15 @@ class Scheme(StrEnum):
     ITEMS = "items"
     OPERATIONS = "operations"
     CRITIQUE = "critique"
+    CHAINS = "chains"
+
+
+class Setting(StrEnum):
+    """How the best context is chosen."""
+
+    PROVED = "proved"
+    FILTERED = "filtered"
+    TEST_TIME = "test-time"
 
 
 @app.command(epilog="Example: opcd bank extract house/7")
@@ -46,23 +55,38 @@ def extract(
     scheme: Annotated[
         Scheme,
         typer.Option(
-            help="items: from each episode (OPCD); operations: rules with counters (ExpeL); critique: from won and lost tries."
+            help="items: from each episode (OPCD); operations: rules with counters (ExpeL); critique: from won and lost tries; "
+            "chains: OPCD's pool, a context for each step of each chain."
         ),
     ] = Scheme.ITEMS,
+    chains: Annotated[int, typer.Option(min=1, help="Chains of the pool.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Episodes that each chain reads.")] = 30,
+    budget: Annotated[int, typer.Option(min=1, help="Most tokens of a context of the pool.")] = 8192,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Show each chain what it has written so far (OEL, from 4B up).")
+    ] = False,
     prompts: Annotated[Path | None, typer.Option(help="A folder of prompts that replace the packaged ones.")] = None,
     bank: Bank_ = "bank.db",
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Learn lessons from the train episodes on a scope; without a language model, unless --writer names one."""
-    from cli import workflow
+    from cli import notes
 
+    if scheme is Scheme.CHAINS and writer is None:
+        raise UsageError("wanted --writer MODEL to write the chains, got none")
     Bank.open(bank, "r").close()
+    failed: list[str] = []
     with Bank.open(bank) as opened:
         known = {key for key, _ in opened.lessons(status=None)}
         found = learn(opened.episodes(scope=scope, split=Split.TRAIN))
         opened.add_lessons(found)
-        failed = workflow.write_lessons(opened, scope, writer, scheme, prompts, seed) if writer else []
+        if writer and scheme is Scheme.CHAINS:
+            seeds = range(seed, seed + chains)
+            by = notes.writer_of(writer, prompts)
+            failed = notes.write_pool(opened, scope, by, seeds, steps, budget, previous=previous)
+        elif writer:
+            failed = notes.write_lessons(opened, scope, notes.writer_of(writer, prompts), scheme, seed)
         all_of_it = opened.lessons(scope, status=None)
     kinds = Counter(lesson.kind for _, lesson in all_of_it)
     new = sum(key not in known for key, _ in all_of_it)
@@ -113,7 +137,7 @@ def context(
     They are stored as the next version of the scope's context, and printed. The budget is counted in tokens of the model
     that will read them.
     """
-    from cli.workflow import make_notes
+    from cli.notes import make_notes
 
     count = token_counter(model)
     own = None if text is None else system_prompt(_read(text), scope, count, model)
@@ -137,6 +161,13 @@ def validate(
     ] = None,
     episodes: Annotated[int, typer.Option(min=2, help="Episodes with each context, and as many without.")] = 48,
     split: Annotated[Split, typer.Option(help="Which tasks; only validation may choose.")] = Split.VALIDATION,
+    setting: Annotated[
+        Setting,
+        typer.Option(
+            help="proved: bless the best whose interval lies above nought; filtered: the best of the pool of chains, as OPCD "
+            "does; test-time: three of the pool at step 10, by chance, and their mean."
+        ),
+    ] = Setting.PROVED,
     model: Model = "pocket",
     bank: Bank_ = "bank.db",
     seed: Seed = 0,
@@ -144,32 +175,41 @@ def validate(
 ) -> None:
     """Play with and without each context, report the gap, and bless the best that has proved itself."""
     import envs
-    from cli import models, workflow
+    from cli import models, notes, workflow
+    from experience_bank.chains import fullest, spread
     from experience_bank.validation import best, front, refuse_split
 
     refuse_split(split)
     chosen = workflow.split(envs.tasks(tasks), split)
     scope = chosen[0].scope
     with Bank.open(bank) as opened:
-        named = [opened.context(name) for name in contexts or ()] or opened.contexts(scope)
+        named = [opened.context(name) for name in contexts or ()] or _candidates(opened, scope, setting, seed)
         if not named:
             raise UsageError(
                 f"wanted contexts on {scope} to try, found none; make one with `opcd bank context {scope}`"
             )
         policy = models.policy(model)
         with Progress("validate", episodes * (len(named) + 1)) as bar:
-            found = workflow.validate(opened, policy, chosen, named, episodes, seed, bar)
-        winner = best(found)
+            found = notes.validate(opened, policy, chosen, named, episodes, seed, bar)
+        choose = {Setting.PROVED: best, Setting.FILTERED: fullest}
+        winner = choose[setting](found) if setting in choose else None
         for one in named:
             if one.id == winner and opened.blessed(scope) != one:
-                opened.bless(one, f"the best of {len(named)} on {episodes} validation episodes")
-    rows = workflow.validation_rows(named, found, front(found), winner)
+                opened.bless(one, f"the best of {len(named)} on {episodes} validation episodes ({setting})")
+    rows = notes.validation_rows(named, found, front(found), winner)
     if as_json:
-        say_json({"scope": scope, "split": str(split), "blessed": winner, "contexts": rows})
+        say_json(
+            {"scope": scope, "split": str(split), "setting": str(setting), "blessed": winner, "contexts": rows}
+            | dict(zip(("mean", "deviation"), spread(found), strict=True))
+        )
         return
     say_table(
         [head if i in (0, 5, 6) else f"{head}>" for i, head in enumerate(rows[0])], [list(r.values()) for r in rows]
     )
+    if setting is Setting.TEST_TIME:
+        mean, deviation = spread(found)
+        say(f"{len(found)} of the pool at step 10: {100 * mean:.1f} ± {100 * deviation:.1f} % won")
+        return
     say(f"blessed: {winner}" if winner else "none is surely better than no context; nothing was blessed")
 
 
@@ -195,6 +235,24 @@ def show_context(made: Context) -> None:
     """Print a context."""
     say(f"context {made.id}: version {made.version} of {made.scope}, {made.tokens} tokens, {made.source}", "bold")
     say(made.text)
+
+
+def _candidates(bank: Bank, scope: str, setting: Setting, seed: int) -> list[Context]:
+    """Which contexts are tried where none is named."""
+    from experience_bank.chains import drawn, pool
+
+    if setting is Setting.PROVED:
+        return bank.contexts(scope)
+    links = pool(bank, scope)
+    if not links:
+        raise UsageError(
+            f"wanted a pool of chains on {scope}, found none; write one with `opcd bank extract {scope} --scheme chains --writer MODEL`"
+        )
+    return (
+        drawn(links, seed=seed)
+        if setting is Setting.TEST_TIME
+        else list({x.context.id: x.context for x in links}.values())
+    )
 
 
 def _read(path: Path) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.console import Progress, say, say_json
-from cli.options import Bank_, Json, Model, Seed, Tasks
+from cli.options import Bank_, Embed, Json, Model, Retrieve, Seed, Tasks
 
 app = typer.Typer()
 
@@ -17,30 +17,36 @@ def collect(
     split: Annotated[str, typer.Option(help="Which tasks: train, validation or test.")] = "train",
     model: Model = "pocket",
     context: Annotated[str, typer.Option(help="Play with this context of the bank: an id, a scope or latest.")] = "",
+    retrieve: Retrieve = None,
+    embed: Embed = None,
     bank: Bank_ = "bank.db",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Let a model play tasks and keep the episodes in a bank."""
     import envs
-    from cli import models, workflow
+    from cli import models, notes, workflow
     from experience_bank import Bank
     from opcd_agents.scores import score
 
     chosen = workflow.split(envs.tasks(tasks), split)
     policy = models.policy(model)
-    notes = None
+    read, remind = None, None
     if context:
         with Bank.open(bank, "r") as store:
-            notes = store.context(context)
+            read = store.context(context)
+    if retrieve:
+        with Bank.open(bank, "r") as store:
+            remind = notes.reminder(store, chosen[0].scope, retrieve, policy.renderer.count, embed)
     with Bank.open(bank) as store, Progress("collect", episodes) as bar:
-        role = "teacher" if notes else "student"
+        role = "teacher" if read or remind else "student"
         played = workflow.gather(
             policy,
             chosen,
             episodes,
             seed=seed,
-            context=notes,
+            context=read,
+            remind=remind,
             keep=lambda episode: store.add_episode(episode, role),
             watch=lambda what, done, total: bar.update(done, total, what),
         )

@@ -31,6 +31,7 @@ def demo(
     from cli import models, workflow
     from cli.distill import run_config, train
     from cli.evaluate import compare, score_model, show
+    from cli.notes import make_notes
     from cli.report import write_report
     from experience_bank import Bank
     from opcd_agents.runs import RunFolder, make_vacant
@@ -57,7 +58,7 @@ def demo(
                 watch=lambda what, done, total: bar.update(done, total, what),
             )
         step("bank", "context", scope, *common)
-        notes = workflow.make_notes(store, scope, base.renderer.count)
+        notes = make_notes(store, scope, base.renderer.count)
     say(notes.text)
 
     worlds = workflow.retained_worlds(base, seed)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import opcd_agents
 from opcd_agents.errors import MissingError, ModelError, UnknownNameError, UsageError
 from opcd_agents.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from opcd_agents.policies.huggingface import HuggingFacePolicy
 
@@ -85,6 +88,31 @@ def token_counter(name: str) -> Callable[[str], int]:
         raise ModelError(f"wanted a model with a tokenizer.json, got {name!r}: {error!s:.200}") from error
     tokenizer.encode_special_tokens = True  # what looks like a special token is text here
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def embedder(name: str) -> Callable[[Sequence[str]], NDArray[Any]]:
+    """Makes vectors of texts with a sentence-transformers model.
+
+    Args:
+        name: A folder or a name on the hub.
+
+    Raises:
+        MissingError: sentence-transformers is not installed.
+        ModelError: There is no such model.
+    """
+    try:
+        library: Any = import_module("sentence_transformers")
+    except ImportError as error:
+        raise MissingError("wanted sentence-transformers for --embed; pip install 'opcd-agents[embeddings]'") from error
+    try:
+        model: Any = library.SentenceTransformer(name, device="cpu", trust_remote_code=False)
+    except Exception as error:  # the library raises no narrower type
+        raise ModelError(f"wanted a sentence-transformers model, got {name!r}: {error!s:.200}") from error
+
+    def embed(texts: Sequence[str]) -> NDArray[Any]:
+        return model.encode(list(texts), show_progress_bar=False)
+
+    return embed
 
 
 def _packaged(name: str) -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from experience_bank.reminders import When
+
 Tasks = Annotated[str, typer.Argument(help="What to play, such as house:7 or operator:3#4; see `opcd envs`.")]
 Model = Annotated[str, typer.Option(help="pocket, pocket-large, a model folder, or a name on the hub.")]
 Bank_ = Annotated[
@@ -12,4 +14,12 @@ Bank_ = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all chance.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+Retrieve = Annotated[
+    When | None,
+    typer.Option(help="Put fitting lessons of the bank in front of what is seen: once a task, or at each state."),
+]
+Embed = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL", help="Let a sentence-transformers model choose them (default: their words)."),
+]
 Recipe_ = Annotated[Path | None, typer.Option("--recipe", help="A recipe file (default: what suits the model).")]

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import Progress, ask, say, say_json, tell
-from cli.options import Bank_, Json, Seed, Tasks
+from cli.options import Bank_, Embed, Json, Retrieve, Seed, Tasks
+from experience_bank.reminders import When
 from opcd_agents.errors import UsageError
 from opcd_agents.types import Context, Episode, Info, Outcome, Policy, Reply, Session, Split, Task
 
@@ -107,6 +108,8 @@ def play(
     context: Annotated[
         str | None, typer.Option(metavar="ID", help="Notes from the bank to play with: an id, a scope, `latest`.")
     ] = None,
+    retrieve: Retrieve = None,
+    embed: Embed = None,
     bank: Bank_ = "bank.db",
     record: Annotated[bool, typer.Option("--record", help="Keep the episode in the bank.")] = False,
     seed: Seed = 0,
@@ -120,7 +123,8 @@ def play(
         raise UsageError("a known solution is no experience: it is not kept; leave out --record")
     chosen = _task(tasks, split, task)
     tell(f"task {task} of the {split} tasks of {tasks}, at most {chosen.limit} turns")
-    player, role = _player(model, random, context is not None, chosen if solution else None)
+    player, role = _player(model, random, bool(context or retrieve), chosen if solution else None)
+    player = _reminded(player, bank, chosen, retrieve, model, embed)
     notes = _context(bank, context) if context is not None else None
     if notes is not None and notes.scope != chosen.scope:
         raise UsageError(
@@ -185,6 +189,23 @@ def _context(bank: str, name: str) -> Context:
 
     with Bank.open(bank, "r") as opened:
         return opened.context(name)
+
+
+def _reminded(player: Policy, bank: str, task: Task, when: When | None, model: str | None, embed: str | None) -> Policy:
+    if when is None:
+        return player
+    from cli.models import token_counter
+    from cli.notes import reminder
+    from experience_bank import Bank
+
+    with Bank.open(bank, "r") as opened:
+        remind = reminder(opened, task.scope, when, token_counter(model) if model else _words, embed)
+    return remind(player, [task])
+
+
+def _words(text: str) -> int:
+    """Length of a text for players without tokens."""
+    return len(text.split())
 
 
 def _episode(player: Policy, task: Task, notes: Context | None, seed: int) -> Episode:

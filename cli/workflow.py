@@ -1,4 +1,4 @@
-"""The steps that the commands share: gather episodes, make notes, keep anchors, score. Prints nothing.
+"""The steps that the commands share: gather episodes, keep anchors, score. Prints nothing.
 
 This is where environments, bank and learner meet: each is handed to the other here and nowhere else.
 """
@@ -14,32 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import envs
-from cli import models
-from experience_bank import Bank, consolidate, extract, system_prompt
-from experience_bank.contexts import Validation
-from experience_bank.document import document
-from experience_bank.transcripts import transcripts
-from experience_bank.validation import gap
-from experience_bank.writing import (
-    Prompts,
-    Writer,
-    apply,
-    comparisons,
-    rollout_groups,
-    write_critiques,
-    write_items,
-    write_operations,
-)
+from experience_bank import consolidate, extract, system_prompt
 from opcd_agents.errors import UsageError
 from opcd_agents.pocket.operators import sample_operator
 from opcd_agents.rollout import deal, play
-from opcd_agents.scores import GapClosed, score, tally
+from opcd_agents.scores import GapClosed, tally
 from opcd_agents.types import Context, Episode, Outcome, Score, Split, Task
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cli.console import Progress
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.types import Policy
 
@@ -48,6 +30,9 @@ BUDGET = 512  # tokens of a context
 _RETAINED = 1_000_000  # houses that stand beside the one that is distilled; far from any seed a person types
 
 Watch = Callable[[str, int, int], None]
+Remind = Callable[
+    ["Policy", Sequence[Task]], "Policy"
+]  # who plays, what: the same player with lessons in front of what it sees
 
 
 def quiet(what: str, done: int, total: int) -> None:
@@ -73,12 +58,14 @@ def gather(
     *,
     seed: int,
     context: Context | None = None,
+    remind: Remind | None = None,
     keep: Callable[[Episode], object] = lambda episode: None,
     watch: Watch = quiet,
     slots: int = 64,
 ) -> list[Episode]:
     """Play `episodes` episodes of the tasks; `keep` is called with each as soon as it and those before it are over."""
     dealt = deal(tasks, episodes, np.random.default_rng([seed, 1]))
+    policy = policy if remind is None else remind(policy, dealt)
     envs.prepare(dealt, progress=lambda done, total: watch("compile games", done, total))
     over = count(1)
 
@@ -97,120 +84,6 @@ def gather(
         slots=slots,
         done=done,
     )
-
-
-def make_notes(
-    bank: Bank,
-    scope: str,
-    count_tokens: Callable[[str], int],
-    budget: int = BUDGET,
-    tokenizer: str = "",
-    style: str = "notes",
-) -> Context:
-    """Extract lessons from the training episodes of a scope, make a context of them, store both.
-
-    Args:
-        bank: The bank.
-        scope: What it is about.
-        count_tokens: Length of a text in tokens of the model that will read it.
-        budget: Most tokens.
-        tokenizer: Name of that model.
-        style: `notes`, `document`, or `raw`: the episodes themselves.
-
-    Raises:
-        UsageError: The bank holds no training episode of that scope.
-    """
-    episodes = list(bank.episodes(scope=scope, split=Split.TRAIN))
-    if not episodes:
-        raise UsageError(f"wanted training episodes of {scope!r} in the bank, found none; run `opcd collect` first")
-    if style == "raw":
-        return bank.add_context(transcripts(episodes, count_tokens, budget, tokenizer))
-    bank.add_lessons(extract(episodes))
-    if style == "document":
-        return bank.add_context(document(bank.lessons(scope), count_tokens, budget, tokenizer, bank.votes()))
-    return bank.add_context(consolidate(bank.lessons(scope), count_tokens, budget, tokenizer))
-
-
-def write_lessons(bank: Bank, scope: str, model: str, scheme: str, prompts: Path | None, seed: int) -> list[str]:
-    """Let a model write lessons from the training episodes of a scope, and store them.
-
-    Args:
-        bank: The bank.
-        scope: What they are about.
-        model: Who writes; see `cli.models.policy`.
-        scheme: `items`, `operations` or `critique`.
-        prompts: A folder of prompts of one's own.
-        seed: Seed of the model's chance.
-
-    Returns:
-        Why replies could not be used, one reason each.
-    """
-    policy = models.policy(model)
-    writer = Writer(policy, policy.renderer.count, prompts=Prompts.load(prompts))
-    episodes = list(bank.episodes(scope, Split.TRAIN))
-    if scheme == "critique":
-        batches = write_critiques(writer, rollout_groups(episodes), seed=seed)
-    elif scheme == "operations":
-        batches = write_operations(writer, comparisons(episodes), bank.lessons(scope), bank.votes(), seed=seed)
-    else:
-        batches = write_items(writer, episodes, seed=seed)
-    failed: list[str] = []
-    for batch in batches:
-        apply(bank, batch.deltas)
-        failed += [batch.failed] if batch.failed else []
-    return failed
-
-
-def validate(
-    bank: Bank,
-    policy: Policy,
-    tasks: Sequence[Task],
-    contexts: Sequence[Context],
-    episodes: int,
-    seed: int,
-    bar: Progress,
-) -> list[Validation]:
-    """Play tasks with each context and without any, by the same chance, and store how each did."""
-
-    def wins(context: Context | None, done: int) -> Mapping[str, tuple[int, int]]:
-        played = gather(
-            policy, tasks, episodes, seed=seed, context=context,
-            watch=lambda what, n, total: bar.update(done + n, episodes * (len(contexts) + 1), what),
-        )  # fmt: skip
-        return score(played).by_task
-
-    without = wins(None, 0)
-    found: list[Validation] = []
-    for number, context in enumerate(contexts, 1):
-        mine = wins(context, number * episodes)
-        counts = {task: (*mine.get(task, (0, 0)), *without.get(task, (0, 0))) for task in {*mine, *without}}
-        one = Validation(context.id, context.scope, policy.name, policy.weights, tasks[0].split, seed, counts)
-        found.append(bank.add_validation(one))
-    return found
-
-
-def validation_rows(
-    contexts: Sequence[Context], found: Sequence[Validation], front: Sequence[str], winner: str | None
-) -> list[dict[str, Any]]:
-    """A row for each context: how it did with and without, and whether it is to be used."""
-    rows: list[dict[str, Any]] = []
-    for context, one in zip(contexts, found, strict=True):
-        wins, played, wins_without, played_without = (sum(c[i] for c in one.by_task.values()) for i in range(4))
-        worth = gap(one.by_task)
-        rows.append(
-            {
-                "context": context.id,
-                "tokens": context.tokens,
-                "with": f"{wins}/{played}",
-                "without": f"{wins_without}/{played_without}",
-                "gap": round(worth.value, 4),
-                "interval": f"{worth.low:.2f} to {worth.high:.2f}",
-                "mark": ", ".join(
-                    [*(["front"] if context.id in front else []), *(["best"] if context.id == winner else [])]
-                ),
-            }
-        )
-    return rows
 
 
 def parting(episode: Episode) -> int | None:

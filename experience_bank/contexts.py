@@ -51,14 +51,18 @@ class Validation:
 class ContextLayer(Layer):
     """Contexts in, contexts out, and what they are worth."""
 
-    def add_context(self, context: Context) -> Context:
+    def add_context(self, context: Context, reason: str = "") -> Context:
         """Store a context as the next version of its scope; one that is there already becomes the latest again.
+
+        Args:
+            context: The context.
+            reason: Why it was made, for the log.
 
         Returns:
             The context as stored, with its version (from 1).
         """
         made: Row = {"lessons": as_json(context.lessons), "budget": context.budget}
-        line = self._event(context.id, context.scope, _Op.MADE) | made
+        line = self._event(context.id, context.scope, _Op.MADE, reason) | made
         with self._store.writing():
             self._store.insert("contexts", [context_row(context)], known="skip")
             self._store.insert("context_log", [line])
@@ -75,6 +79,11 @@ class ContextLayer(Layer):
                 versions[key[0]] = versions.get(key[0], 0) + 1
             made[key] = context_from(row | {"version": again.version if again else versions[key[0]]})
         return [context for context in made.values() if scope in (None, context.scope)]
+
+    def makings(self, scope: str) -> list[tuple[str, str]]:
+        """(context id, reason) of every making of a context on a scope, the oldest first."""
+        sql = "SELECT context_id, reason FROM context_log WHERE scope = ? AND op = 'made' ORDER BY id"
+        return [(unpacked(r["context_id"]), unpacked(r["reason"])) for r in self._store.rows(sql, [packed(scope)])]
 
     def context(self, name: str) -> Context:
         """One context.

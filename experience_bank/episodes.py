@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from experience_bank.codec import blob_row, digest, episode_from, episode_row, packed, turn_row
+from experience_bank.codec import blob_row, digest, episode_from, episode_row, packed, turn_row, unpacked
 from experience_bank.layer import Layer, among, chunks, where
 from experience_bank.store import Row, Store
 from opcd_agents.types import Episode, Outcome, Split
@@ -70,6 +70,11 @@ class EpisodeLayer(Layer):
         """The ids of episodes, in order; None means any."""
         clause, values = where({"scope": scope, "split": split, "role": role, "outcome": outcome})
         return [row["id"] for row in self._store.rows(f"SELECT id FROM episodes{clause} ORDER BY id", values)]
+
+    def fingerprints(self) -> dict[str, str]:
+        """Episode id -> fingerprint of its task."""
+        rows = self._store.rows("SELECT id, fingerprint FROM episodes")
+        return {row["id"]: unpacked(row["fingerprint"]) for row in rows}
 
     def episodes(
         self,

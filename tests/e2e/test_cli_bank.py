@@ -15,7 +15,7 @@ SCOPE = "house/5"
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
     """A bank with 24 episodes and the notes that come of them."""
-    from cli import models, workflow
+    from cli import models, notes, workflow
     from cli.models import token_counter
     from envs import house_tasks
 
@@ -23,7 +23,7 @@ def filled(tmp_path_factory):
     policy = models.policy("pocket")
     with Bank.open(path) as bank:
         workflow.gather(policy, workflow.split(house_tasks(5), "train"), 24, seed=0, keep=bank.add_episode)
-        workflow.make_notes(bank, SCOPE, token_counter("pocket"), tokenizer="pocket")
+        notes.make_notes(bank, SCOPE, token_counter("pocket"), tokenizer="pocket")
     return path
 
 
@@ -178,3 +178,28 @@ def test_what_is_whole_in_a_damaged_bank_is_saved(opcd, bank, tmp_path):
 def test_an_unknown_format_names_the_nearest(opcd, bank, tmp_path):
     done = opcd("bank", "export", tmp_path / "x", "--format", "parket", "--bank", bank)
     assert (done.code, "parquet" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize("when", ["task", "state"])
+def test_players_are_reminded_of_lessons(opcd, bank, when):
+    done = opcd("collect", "house:5", "--episodes", 2, "--retrieve", when, "--bank", bank)
+    assert done.code == 0, done.err
+    with Bank.open(bank, "r") as opened:
+        reminded = [episode for _, episode in opened.episodes(role="teacher")]
+        plain = [episode for _, episode in opened.episodes(role="student")]
+    assert len(reminded) == 2
+    longest = max(len(turn.prompt_ids) for e in plain for turn in e.turns)
+    at = [len(turn.prompt_ids) > longest for e in reminded for turn in e.turns[:2]]
+    assert at == ([True, False, True, False] if when == "task" else [True] * 4)
+    shown = opcd("play", "house:5", "--model", "pocket", "--retrieve", when, "--bank", bank)
+    assert (shown.code, "Notes that may fit here" in shown.out) == (0, True)
+
+
+def test_a_pool_needs_a_writer_that_can_write(opcd, bank):
+    chains = ("bank", "extract", SCOPE, "--scheme", "chains", "--bank", bank)
+    assert (opcd(*chains).code, opcd(*chains, "--writer", "pocket", "--steps", 99).code) == (2, 2)
+    tried = last(opcd(*chains, "--writer", "pocket", "--chains", 2, "--steps", 2, "--json"))
+    assert len(tried["failed"]) == 4  # a model of a million parameters only plays
+    for setting in ("filtered", "test-time"):
+        done = opcd("bank", "validate", "house:5", "--setting", setting, "--bank", bank)
+        assert (done.code, "wanted a pool of chains" in done.err) == (2, True)

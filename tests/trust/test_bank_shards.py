@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from experience_bank import Bank
+from experience_bank.ingest import Ingester
 from experience_bank.shards import CLOSED, OPEN, shards
 from opcd_agents.errors import BankError
 from opcd_agents.types import Episode, Outcome, Provenance, Split, Task, Turn
@@ -78,3 +79,35 @@ def test_a_killed_collectors_shard_holds_what_it_acknowledged(folder):
 def test_a_folder_that_is_none_is_refused(tmp_path):
     with pytest.raises(BankError, match="folder of shards"):
         shards(tmp_path / "none")
+
+
+def test_a_watcher_takes_in_what_is_handed_over_and_leaves_what_is_damaged(folder, tmp_path):
+    target = tmp_path / "bank.db"
+    (folder / f"0{CLOSED}").write_bytes(b"SQLite format 3\0" + bytes(200))
+    command = [sys.executable, "-m", "opcd_agents", "bank", "merge", f"shards:{folder}", "--watch", "0.05"]
+    with subprocess.Popen([*command, "--bank", target], stderr=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stderr is not None
+        assert "left for now: 0.closed" in watcher.stderr.readline()
+        for seed in range(3):
+            with Bank.open(f"shards:{folder}") as shard:
+                shard.add_episodes([episode(seed)] * 2)
+            assert "2 new episodes" in watcher.stderr.readline()
+        watcher.send_signal(signal.SIGINT)
+        assert watcher.wait(timeout=30) == 130
+    with Bank.open(target, "r") as bank:
+        assert (len(bank.episode_ids()), bank.verify()) == (6, [])
+
+
+def test_a_shard_that_came_in_parts_is_taken_when_it_is_whole(folder, tmp_path):
+    with Bank.open(f"shards:{folder}") as shard:
+        shard.add_episodes([episode(seed) for seed in range(50)])
+    [path] = shards(folder)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    ingester = Ingester(folder)
+    with Bank.open(tmp_path / "bank.db") as bank:
+        assert ingester.take(bank) == {}
+        assert list(ingester.refused) == [path.name]
+        path.write_bytes(whole)
+        assert ingester.take(bank)["episodes"] == 50
+        assert (ingester.refused, ingester.take(bank), ingester.taken) == ({}, {}, 1)

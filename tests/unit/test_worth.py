@@ -5,7 +5,7 @@ import pytest
 from experience_bank.contexts import Validation
 from experience_bank.dedupe import alike, duplicates
 from experience_bank.document import document, line, worth
-from experience_bank.retrieve import Index
+from experience_bank.retrieve import WordIndex
 from experience_bank.validation import best, front, gap, refuse_split
 from opcd_agents.errors import UsageError
 from opcd_agents.types import Lesson, Split
@@ -136,7 +136,7 @@ def test_what_fits_is_found_and_never_what_came_from_the_same_task():
         ("told", lesson("keys are often on shelves")),
         ("far", lesson("soup needs salt", [("e2", 0)])),
     ]
-    index = Index(lessons, {"e1": "here", "e2": "there"})
+    index = WordIndex(lessons, {"e1": "here", "e2": "there"})
     assert [key for key, _ in index.search("Open the cellar door with the key.", "here")] == ["both", "told"]
     assert next(key for key, _ in index.search("Open the cellar door with the key.", "there")) == "own"
     assert index.search("key", "there", count=1)

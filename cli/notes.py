@@ -1,0 +1,221 @@
+"""What the commands of the bank do with models and games: write lessons and contexts, try them, remind players. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cli import models
+from cli.workflow import BUDGET, Remind, gather
+from experience_bank import Bank, consolidate, extract
+from experience_bank.chains import chain_context, where
+from experience_bank.contexts import Validation
+from experience_bank.document import document
+from experience_bank.reminders import Reminded, When
+from experience_bank.retrieve import VectorIndex, WordIndex
+from experience_bank.transcripts import transcripts
+from experience_bank.validation import gap
+from experience_bank.writing import (
+    Prompts,
+    Writer,
+    apply,
+    candidates,
+    comparisons,
+    rollout_groups,
+    write_chains,
+    write_critiques,
+    write_items,
+    write_operations,
+)
+from opcd_agents.errors import UsageError
+from opcd_agents.scores import score
+from opcd_agents.types import Context, Split, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cli.console import Progress
+    from opcd_agents.types import Policy
+
+GLOBAL = "global"  # the scope of lessons that hold everywhere
+
+
+def make_notes(
+    bank: Bank,
+    scope: str,
+    count_tokens: Callable[[str], int],
+    budget: int = BUDGET,
+    tokenizer: str = "",
+    style: str = "notes",
+) -> Context:
+    """Extract lessons from the training episodes of a scope, make a context of them, store both.
+
+    Args:
+        bank: The bank.
+        scope: What it is about.
+        count_tokens: Length of a text in tokens of the model that will read it.
+        budget: Most tokens.
+        tokenizer: Name of that model.
+        style: `notes`, `document`, or `raw`: the episodes themselves.
+
+    Raises:
+        UsageError: The bank holds no training episode of that scope.
+    """
+    episodes = list(bank.episodes(scope=scope, split=Split.TRAIN))
+    if not episodes:
+        raise UsageError(f"wanted training episodes of {scope!r} in the bank, found none; run `opcd collect` first")
+    if style == "raw":
+        return bank.add_context(transcripts(episodes, count_tokens, budget, tokenizer))
+    bank.add_lessons(extract(episodes))
+    if style == "document":
+        return bank.add_context(document(bank.lessons(scope), count_tokens, budget, tokenizer, bank.votes()))
+    return bank.add_context(consolidate(bank.lessons(scope), count_tokens, budget, tokenizer))
+
+
+def writer_of(model: str, prompts: Path | None) -> Writer:
+    """A model that writes lessons; see `cli.models.policy`. `prompts` is a folder of prompts of one's own."""
+    policy = models.policy(model)
+    return Writer(policy, policy.renderer.count, prompts=Prompts.load(prompts))
+
+
+def write_lessons(bank: Bank, scope: str, writer: Writer, scheme: str, seed: int) -> list[str]:
+    """Let a model write lessons from the training episodes of a scope, and store them.
+
+    Args:
+        bank: The bank.
+        scope: What they are about.
+        writer: Who writes.
+        scheme: `items`, `operations` or `critique`.
+        seed: Seed of the model's chance.
+
+    Returns:
+        Why replies could not be used, one reason each.
+    """
+    episodes = list(bank.episodes(scope, Split.TRAIN))
+    if scheme == "critique":
+        batches = write_critiques(writer, rollout_groups(episodes), seed=seed)
+    elif scheme == "operations":
+        batches = write_operations(writer, comparisons(episodes), bank.lessons(scope), bank.votes(), seed=seed)
+    else:
+        batches = write_items(writer, episodes, seed=seed)
+    failed: list[str] = []
+    for batch in batches:
+        apply(bank, batch.deltas)
+        failed += [batch.failed] if batch.failed else []
+    return failed
+
+
+def write_pool(
+    bank: Bank,
+    scope: str,
+    writer: Writer,
+    seeds: Sequence[int],
+    steps: int,
+    budget: int,
+    *,
+    previous: bool,
+) -> list[str]:
+    """Let a model write chains of items from the same training episodes; each step becomes a context in the bank.
+
+    Args:
+        bank: The bank.
+        scope: What they are about.
+        writer: Who writes, and whose tokens are counted.
+        seeds: One a chain.
+        steps: Episodes that each chain reads.
+        budget: Most tokens of a context.
+        previous: Whether a step shows what its chain has written so far.
+
+    Returns:
+        Why replies could not be used, one reason each.
+    """
+    episodes = bank.episodes(scope, Split.TRAIN)
+    batches = list(write_chains(writer, episodes, seeds=seeds, steps=steps, previous=previous))
+    for batch in batches:
+        apply(bank, batch.deltas)
+    for candidate in candidates(batches, seeds):
+        made = chain_context(candidate, writer.count_tokens, budget, writer.policy.name)
+        if made is not None:
+            bank.add_context(made, where(candidate))
+    return [batch.failed for batch in batches if batch.failed]
+
+
+def validate(
+    bank: Bank,
+    policy: Policy,
+    tasks: Sequence[Task],
+    contexts: Sequence[Context],
+    episodes: int,
+    seed: int,
+    bar: Progress,
+) -> list[Validation]:
+    """Play tasks with each context and without any, by the same chance, and store how each did."""
+
+    def wins(context: Context | None, done: int) -> Mapping[str, tuple[int, int]]:
+        played = gather(
+            policy, tasks, episodes, seed=seed, context=context,
+            watch=lambda what, n, total: bar.update(done + n, episodes * (len(contexts) + 1), what),
+        )  # fmt: skip
+        return score(played).by_task
+
+    without = wins(None, 0)
+    found: list[Validation] = []
+    for number, context in enumerate(contexts, 1):
+        mine = wins(context, number * episodes)
+        counts = {task: (*mine.get(task, (0, 0)), *without.get(task, (0, 0))) for task in {*mine, *without}}
+        one = Validation(context.id, context.scope, policy.name, policy.weights, tasks[0].split, seed, counts)
+        found.append(bank.add_validation(one))
+    return found
+
+
+def validation_rows(
+    contexts: Sequence[Context], found: Sequence[Validation], front: Sequence[str], winner: str | None
+) -> list[dict[str, Any]]:
+    """A row for each context: how it did with and without, and whether it is to be used."""
+    rows: list[dict[str, Any]] = []
+    for context, one in zip(contexts, found, strict=True):
+        wins, played, wins_without, played_without = (sum(c[i] for c in one.by_task.values()) for i in range(4))
+        worth = gap(one.by_task)
+        rows.append(
+            {
+                "context": context.id,
+                "tokens": context.tokens,
+                "with": f"{wins}/{played}",
+                "without": f"{wins_without}/{played_without}",
+                "gap": round(worth.value, 4),
+                "interval": f"{worth.low:.2f} to {worth.high:.2f}",
+                "mark": ", ".join(
+                    [*(["front"] if context.id in front else []), *(["best"] if context.id == winner else [])]
+                ),
+            }
+        )
+    return rows
+
+
+def reminder(
+    bank: Bank,
+    scope: str,
+    when: When,
+    count_tokens: Callable[[str], int],
+    embed: str | None = None,
+    budget: int = BUDGET,
+) -> Remind:
+    """Makes players that are reminded of the bank's lessons on a scope, and of those that hold everywhere.
+
+    Args:
+        bank: The bank; it may be closed once this returns.
+        scope: The world that is played.
+        when: How often.
+        count_tokens: Length of a text in tokens of who plays.
+        embed: A sentence-transformers model whose vectors choose; None: words do.
+        budget: Most tokens of what is put in front of one observation.
+
+    Raises:
+        UsageError: The bank has no lesson there.
+    """
+    known = [one for one in bank.lessons() if one[1].scope in (scope, GLOBAL)]
+    if not known:
+        raise UsageError(f"wanted lessons on {scope} to remind of, found none; run `opcd bank extract {scope}` first")
+    shown = bank.fingerprints()
+    index = VectorIndex(known, shown, models.embedder(embed)) if embed else WordIndex(known, shown)
+    return lambda policy, tasks: Reminded(policy, index, tasks, when, count_tokens, budget)
