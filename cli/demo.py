@@ -67,7 +67,7 @@ def demo(
 
     chosen = ["--recipe", recipe] if recipe else []
     step("distill", f"house:{seed}", *common, "--context", scope, "--out", folder, "--seed", seed, *chosen)
-    run = RunFolder.create(folder, run_config(f"house:{seed}", base, notes, steps, seed))
+    run = RunFolder.create(folder, run_config(f"house:{seed}", base, [notes], steps, seed))
     with Progress("distill", steps.updates) as bar:
         train(base, run, steps, bar)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from transformers import PreTrainedModel
+
     from opcd_agents.policies.huggingface import HuggingFacePolicy
 
 PACKAGED: Final = ("pocket", "pocket-large")
@@ -55,8 +57,12 @@ def recipe(name: str, file: Path | None = None) -> Recipe:
     return suits if file is None else load_recipe(file, suits)
 
 
-def policy(name: str) -> HuggingFacePolicy:
-    """A policy that plays with the model `name`, sampled as its recipe says; see `resolve`.
+def policy(name: str, steps: Recipe | None = None) -> HuggingFacePolicy:
+    """A policy that plays with the model `name`; see `resolve`.
+
+    Args:
+        name: The model.
+        steps: How it is sampled, and what its chat template is asked for; None: what suits it.
 
     Raises:
         OpcdError: As `resolve`, or the model cannot be used.
@@ -67,9 +73,21 @@ def policy(name: str) -> HuggingFacePolicy:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from opcd_agents.policies.huggingface import HuggingFacePolicy, load
 
-    network, renderer = load(found)
-    steps = recipe(name)
+    steps = steps or recipe(name)
+    network, renderer = load(found, history=steps.history, thinking=steps.thinking)
     return HuggingFacePolicy(network, renderer, name, steps.temperature, steps.longest)
+
+
+def teacher(name: str, student: HuggingFacePolicy) -> PreTrainedModel:
+    """Another model to teach a student.
+
+    Raises:
+        ModelError: Its tokenizer has another vocabulary; see also `resolve`.
+    """
+    other = policy(name)
+    if other.renderer.vocabulary != student.renderer.vocabulary:
+        raise ModelError(f"wanted a teacher with the vocabulary of {student.name}, got {name!r}, which has another; take one of its family")
+    return other.network
 
 
 def token_counter(name: str) -> Callable[[str], int]:

@@ -71,5 +71,9 @@ class CheckpointError(RunError):
     """A checkpoint is damaged or belongs to another run."""
 
 
+class LearnerError(OpcdError):
+    """An update that must not be made: loss or gradient is not finite, a row does not fit the model."""
+
+
 class EngineError(OpcdError):
     """A game engine failed. An episode it happens in ends as `Outcome.FAILED`."""

@@ -6,13 +6,31 @@ import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from opcd_agents.errors import UnknownNameError, UsageError
 
-METHODS = ("opcd", "off-policy", "sft")
-_LEAST = dict.fromkeys(("updates", "episodes", "longest", "validation_episodes"), 1)
-_NOT_NEGATIVE = ("sampled", "lr", "clip", "pull", "temperature", "anchors", "hold", "validate")
+METHODS: Final = ("opcd", "off-policy", "sft", "grpo")
+_CHOICES: Final = {
+    "method": METHODS,
+    "divergence": ("", "reverse", "forward", "jsd", "sampled"),
+    "support": ("exact", "student", "teacher", "union"),
+    "tail": ("bucket", "renormalise", "truncate"),
+    "contexts": ("fixed", "random", "solution"),
+    "learn": ("all", "answer", "final"),
+    "history": ("", "append", "per_turn"),
+    "thinking": ("", "on", "off"),
+    "weights": ("all", "feed-forward"),
+    "dtype": ("float32", "bfloat16"),
+    "average": ("token", "sequence"),
+    "keep": ("best", "last"),
+}
+_FROM_ONE: Final = ("updates", "episodes", "longest", "validation_episodes", "top_k", "teacher_every", "group", "row_tokens")
+_FROM_NOUGHT: Final = (
+    "sampled", "lr", "clip", "pull", "temperature", "anchors", "hold", "hold_target", "validate", "entry_clip", "importance", "nca",
+    "lora_rank", "lora_alpha", "diagnose",
+)  # fmt: skip
+_SHARES: Final = ("beta", "teacher_rate")
 
 
 @dataclass(frozen=True)
@@ -20,57 +38,111 @@ class Recipe:
     """What a distillation does. The defaults are those of the paper's games (arXiv 2602.12275, released scripts).
 
     Attributes:
-        method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the
-            context, forward KL. `sft`: the student plays, the likelihood of its won episodes.
+        method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the context, forward KL. `sft`: the
+            student plays, the likelihood of its won episodes. `grpo`: the student plays `group` episodes a task, likelihood
+            weighted by how much better than its group an episode did.
+        divergence: Other than the method's own: `reverse`, `forward`, `jsd` (with `beta`), or `sampled`: the sampled id alone.
+        beta: Of `jsd`: from 0, forward, to 1, reverse.
+        support: Ids that are compared: `exact` (all), or the `top_k` of `student`, `teacher` or their `union`.
+        top_k: See `support`.
+        tail: The ids outside the support: one `bucket`, left out and the rest scaled up (`renormalise`), or left out (`truncate`: the released code).
+        entry_clip: Largest term of the divergence at one id (OPSD); with `sampled` the largest advantage; 0: no limit.
+        kl_temperature: Divides the logits before they are compared, whatever they were sampled at.
+        importance: Cap of importance weights where sampler and trainer differ; 0: none.
+        teacher: `frozen`, `live`, `ema`, `sync`, `trust`, a model of the same vocabulary, an endpoint (http://..), or a weighted sum of such
+            ("0.5 frozen + 0.5 pocket-large").
+        teacher_rate: Of `ema` and `trust`: how much of the student they take on.
+        teacher_every: Of `sync`: updates between two.
+        contexts: What the teacher reads: the same text (`fixed`), one of several by chance (`random`), or the task's `solution`.
+        learn: From which sampled ids: `all`; `answer`: none of the thinking; `final`: those of the last reply.
+        history: `append`: a row an episode; `per_turn`: a row a turn, as the chat template would have it; "": whichever the template allows.
+        thinking: Whether the chat template is asked for it; "": as the template has it.
         updates: Most optimiser steps.
         sampled: Ids to sample for training, after which it ends however many updates that took; 0: no limit.
             Methods are compared at equal budgets of it.
         episodes: Episodes played for each update.
+        group: Of `grpo`: episodes of one task; divides `episodes`.
         lr: Peak learning rate.
         clip: Largest norm of the gradient; 0: no limit. Spikes that pass it swell Adam's second moment for many updates.
         pull: How much of the way back to the initial weights each update goes, at the peak of the learning rate; falls
             with it. Keeps what the anchors do not show (L2-SP, arXiv 1802.01483, decoupled as in AdamW).
         weights: `all`, or `feed-forward`: facts are learnt there, and the attention that reads notes stays as it is.
+        lora_rank: Train a LoRA adapter of this rank instead; 0: the weights themselves.
+        lora_alpha: Its scale; 0: twice the rank.
+        dtype: Of weights and passes; optimiser and divergence stay float32.
+        checkpointing: Compute activations again in the backward pass instead of keeping them.
+        row_tokens: Most ids of one forward pass of the learner, padding included.
         average: `token` or `sequence` (Eq. 1 of the paper).
         temperature: Sampling temperature of whoever plays.
         longest: Most ids of one reply.
         anchors: Conversations about other worlds, with their own notes, in each update; there the student is held
             to the initial weights, so that what is not distilled is kept. 0: none.
         hold: Weight of the anchors against what is learnt.
+        hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again; 0: it stays.
+        nca: Weight of No-Context Anchoring (arXiv 2606.11627): reading the context again should change nothing; 0: none.
+        diagnose: Mass of how many of the likeliest ids the diagnostics tell; 0: no diagnostics.
         validate: Updates between validations; 0: never.
         validation_episodes: Episodes of one validation.
         keep: `best`: keep the weights of the best validation; `last`: of the last update.
     """
 
     method: str = "opcd"
+    divergence: str = ""
+    beta: float = 0.5
+    support: str = "exact"
+    top_k: int = 256
+    tail: str = "bucket"
+    entry_clip: float = 0.0
+    kl_temperature: float = 1.0
+    importance: float = 0.0
+    teacher: str = "frozen"
+    teacher_rate: float = 0.05
+    teacher_every: int = 30
+    contexts: str = "fixed"
+    learn: str = "all"
+    history: str = ""
+    thinking: str = ""
     updates: int = 50
     sampled: int = 0
     episodes: int = 64
+    group: int = 8
     lr: float = 5e-6
     clip: float = 1.0
     pull: float = 0.0
     weights: str = "all"
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    dtype: str = "float32"
+    checkpointing: bool = False
+    row_tokens: int = 8192
     average: str = "token"
     temperature: float = 0.7
     longest: int = 1024
     anchors: int = 0
     hold: float = 1.0
+    hold_target: float = 0.0
+    nca: float = 0.0
+    diagnose: int = 256
     validate: int = 10
     validation_episodes: int = 64
     keep: str = "best"
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise UnknownNameError("method", self.method, METHODS)
-        if self.weights not in ("all", "feed-forward"):
-            raise UnknownNameError("weights", self.weights, ("all", "feed-forward"))
-        if self.average not in ("token", "sequence"):
-            raise UnknownNameError("average", self.average, ("token", "sequence"))
-        if self.keep not in ("best", "last"):
-            raise UnknownNameError("keep", self.keep, ("best", "last"))
-        for name, least in (_LEAST | dict.fromkeys(_NOT_NEGATIVE, 0)).items():
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                raise UnknownNameError(name, getattr(self, name), [value for value in known if value])
+        for name, least in (dict.fromkeys(_FROM_ONE, 1) | dict.fromkeys(_FROM_NOUGHT, 0)).items():
             if not least <= getattr(self, name) < math.inf:
                 raise UsageError(f"recipe: wanted {name} of at least {least}, got {getattr(self, name)}")
+        for name in _SHARES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"recipe: wanted {name} from 0 to 1, got {getattr(self, name)}")
+        if not 0 < self.kl_temperature < math.inf:
+            raise UsageError(f"recipe: wanted kl_temperature above 0, got {self.kl_temperature}")
+        if self.method == "grpo" and (self.group < 2 or self.episodes % self.group):
+            raise UsageError(
+                f"recipe: wanted a group of at least 2 that divides episodes, got {self.group} and {self.episodes}"
+            )
 
 
 def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
@@ -84,12 +156,12 @@ def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:
         UnknownNameError: A key is not one of `Recipe`'s.
         UsageError: A value is of the wrong type or out of range.
     """
-    known = {field.name: field.type for field in fields(Recipe)}
+    known = {field.name: str(field.type) for field in fields(Recipe)}
     for key, value in values.items():
         if key not in known:
             raise UnknownNameError("recipe key", key, known)
-        wanted = {"str": str, "int": int, "float": (int, float)}[str(known[key])]
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        wanted = {"str": str, "int": int, "float": (int, float), "bool": bool}[known[key]]
+        if not isinstance(value, wanted) or (isinstance(value, bool) and known[key] != "bool"):
             raise UsageError(f"recipe: wanted {known[key]} for {key}, got {value!r}")
     return replace(base or Recipe(), **values)
 

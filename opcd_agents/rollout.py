@@ -102,6 +102,7 @@ def play(
     context: str | None = None,
     context_id: str | None = None,
     seed: int = 0,
+    streams: Sequence[int] | None = None,
     slots: int = 64,
     done: Callable[[Episode], None] | None = None,
 ) -> list[Episode]:
@@ -114,13 +115,14 @@ def play(
         context: Text that the policy reads and that stands in no observation.
         context_id: Id of that context, for provenance.
         seed: Seed of the policy's chance; episode `i` uses stream `i`, so the result does not depend on `slots`.
+        streams: Stream of each episode, where it is not its number: so several processes play what one would.
         slots: How many episodes run side by side.
         done: Called with each episode, in task order, as soon as it and those before it are over.
 
     Returns:
         One episode a task, in the order of the tasks.
     """
-    seeds = [seed * 1_000_003 + i for i in range(len(tasks))]
+    seeds = [seed * 1_000_003 + i for i in (range(len(tasks)) if streams is None else streams)]
     weights, code = policy.weights, code_version()  # a hash of all weights: once, not for every episode
     episodes: list[Episode] = []
     waiting: dict[int, _Slot] = {}  # over, but some before them are not

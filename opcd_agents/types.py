@@ -199,16 +199,36 @@ class Tokens:
 class Example:
     """A student row and a teacher row that share every sampled id, one for one.
 
+    Attributes:
+        student: Without the context.
+        teacher: With it.
+        learnt: Which of the sampled ids are learnt from; empty: all of them.
+        drawn: Log-probability of each sampled id as it was drawn, for importance weights; empty where it is not known.
+        weight: Factor of the row's loss; an advantage, of either sign, for policy gradients.
+
     Raises:
-        AlignmentError: The rows differ in what was sampled, nothing was sampled, or a row begins with a
-            sampled id (nothing would predict it).
+        AlignmentError: The rows differ in what was sampled, nothing was sampled, a row begins with a sampled id (nothing
+            would predict it), or `learnt` or `drawn` is of another length or leaves nothing to learn from.
     """
 
     student: Tokens
     teacher: Tokens
+    learnt: tuple[bool, ...] = ()
+    drawn: tuple[float, ...] = ()
+    weight: float = 1.0
+
+    @property
+    def counts(self) -> int:
+        """How many of the sampled ids are learnt from."""
+        return sum(self.learnt) if self.learnt else len(self.student.said)
 
     def __post_init__(self) -> None:
         mine, theirs = self.student.said, self.teacher.said
+        for name, given in (("learnt", self.learnt), ("drawn", self.drawn)):
+            if given and len(given) != len(mine):
+                raise AlignmentError(f"wanted {name} for each of {len(mine)} sampled ids, got {len(given)}")
+        if self.learnt and not any(self.learnt):
+            raise AlignmentError("wanted a row with sampled ids to learn from, got a mask that leaves none")
         if not mine:
             raise AlignmentError("wanted a row with sampled ids, got none")
         if mine != theirs:

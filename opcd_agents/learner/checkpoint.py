@@ -23,14 +23,14 @@ from opcd_agents.errors import CheckpointError
 from opcd_agents.learner.learner import Learner
 from opcd_agents.runs import write_atomic
 
-_FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json")
+_FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "teacher.safetensors", "state.json")
 
 
 def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
     """Write a checkpoint beside the old one, then take its place.
 
     Args:
-        learner: Weights and optimiser are stored.
+        learner: Trained weights, optimiser and what follows them as a teacher are stored.
         best: The weights that validation likes best so far, by parameter name.
         state: JSON values of the caller, `update` among them.
         folder: The checkpoint's folder.
@@ -49,10 +49,11 @@ def _save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], f
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     parts = {
-        "model.safetensors": save_tensors(_plain(dict(learner.student.named_parameters()))),
+        "model.safetensors": save_tensors(_plain(_trained(learner))),
         "best.safetensors": save_tensors(_plain(best)),
         "optimizer.safetensors": save_tensors(_plain(_optimizer_tensors(learner))),
-        "state.json": json.dumps(state).encode(),
+        "teacher.safetensors": save_tensors(_plain(learner.teacher.tensors() if learner.teacher else {})),
+        "state.json": json.dumps({"updates": learner.updates, "state": state}).encode(),
     }
     for name, data in parts.items():
         write_atomic(fresh / name, data)
@@ -103,13 +104,16 @@ def _verified(folder: Path) -> dict[str, bytes]:
 
 
 def _load(learner: Learner, parts: dict[str, bytes]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    parameters = dict(learner.student.named_parameters())
+    parameters = _trained(learner)
     try:
         weights = load_tensors(parts["model.safetensors"])
         best = load_tensors(parts["best.safetensors"])
         slots = load_tensors(parts["optimizer.safetensors"])
-    except SafetensorError as error:
-        raise CheckpointError(f"checkpoint cannot be read: {error}") from error
+        followed = load_tensors(parts["teacher.safetensors"])
+        told = json.loads(parts["state.json"])
+        learner.updates, state = int(told["updates"]), dict(told["state"])
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"checkpoint cannot be read: {error!r:.120}; begin a new run") from error
     if weights.keys() != parameters.keys():
         raise CheckpointError("checkpoint belongs to another model: its parameters have other names")
     with torch.no_grad():
@@ -121,7 +125,14 @@ def _load(learner: Learner, parts: dict[str, bytes]) -> tuple[dict[str, Tensor],
         learner.optimizer.state[parameters[name]][slot] = tensor.to(
             parameters[name].device if slot != "step" else "cpu"
         )
-    return best, json.loads(parts["state.json"])
+    if learner.teacher is not None:
+        learner.teacher.load(followed)
+    return best, state
+
+
+def _trained(learner: Learner) -> dict[str, torch.nn.Parameter]:
+    """What is trained; everything else is as the model came in."""
+    return {name: p for name, p in learner.student.named_parameters() if p.requires_grad}
 
 
 def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:

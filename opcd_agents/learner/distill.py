@@ -1,17 +1,15 @@
 """The distillation loop: play, pair the rows, update, validate, checkpoint. One function read downwards.
 
-It is handed tasks, `make_env` and the context; it looks nothing up. All chance is derived from (seed, update),
+It is handed tasks, `make_env` and the contexts; it looks nothing up. All chance is derived from (seed, update),
 so a resumed run goes on as if it had not stopped.
 """
 
 from __future__ import annotations
 
-import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,19 +17,18 @@ from torch import Tensor
 
 from opcd_agents.errors import UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.learner import Average, Learner
-from opcd_agents.learner.objectives import ForwardKL, NegativeLogLikelihood, Objective, ReverseKL
+from opcd_agents.learner.batch import Batch, advantages, marked, played, spoken
+from opcd_agents.learner.contexts import Contexts
+from opcd_agents.learner.parallel import Alone, Workers
+from opcd_agents.learner.roles import Load, Roles, cast_roles
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe
-from opcd_agents.render import Renderer
 from opcd_agents.rollout import deal, play
 from opcd_agents.runs import RunFolder
-from opcd_agents.scores import score
-from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task, Tokens
-
-_OBJECTIVES: dict[str, type[Objective]] = {"opcd": ReverseKL, "off-policy": ForwardKL, "sft": NegativeLogLikelihood}
+from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task
 
 _UPDATES, _SECONDS = 10, 30.0  # most work that a stop may cost
+_ADAPT = 1.5  # how far the KL on the anchors may be off its target before their weight changes
 
 
 @dataclass(frozen=True)
@@ -42,28 +39,39 @@ class Subject:
         tasks: Training tasks, drawn from without regard to order.
         validation: Tasks that choose the weights; disjoint from training and test.
         make_env: Makes the environment of a task.
-        context: The text that the teacher reads.
+        contexts: What the teacher reads.
         anchors: Examples of other worlds whose rows are the same on both sides.
     """
 
     tasks: Sequence[Task]
     validation: Sequence[Task]
     make_env: MakeEnv
-    context: str
+    contexts: Contexts
     anchors: Sequence[Example] = ()
 
 
-def example(episode: Episode, renderer: Renderer, context: str) -> Example:
-    """Pair the rows of one episode: the student's without, the teacher's with the context; whoever played."""
-    first = episode.turns[0].observation
-    student = Tokens.of(episode.turns, renderer.opening(None, first))
-    return Example(student, Tokens.of(episode.turns, renderer.opening(context, first)))
+@dataclass(frozen=True)
+class Distilled:
+    """What came of it.
 
+    Attributes:
+        trained: The model, or the adapter around it; `save_pretrained` writes it.
+        updates: Optimiser steps made.
+        best_update: After which the kept weights were best on validation; 0: never validated.
+        validation: Rate of wins then.
+        sampled: Ids sampled for training in all.
+    """
 
-def anchor(episode: Episode) -> Example:
-    """An episode played with a context of its own, which both sides read."""
-    row = Tokens.of(episode.turns)
-    return Example(row, row)
+    trained: Any
+    updates: int
+    best_update: int
+    validation: float
+    sampled: int
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "trained"}
 
 
 def distill(
@@ -74,102 +82,120 @@ def distill(
     *,
     seed: int = 0,
     resume: bool = False,
+    load: Load | None = None,
+    workers: Workers | None = None,
     watch: Callable[[dict[str, Any]], None] = lambda line: None,
-) -> dict[str, Any]:
+) -> Distilled:
     """Train the policy's model in place; it ends with the weights that `recipe.keep` names.
 
     Args:
-        policy: The student. The teacher is a frozen copy of it as it comes in.
+        policy: The student. A frozen teacher is a copy of it as it comes in.
         subject: What is learnt.
         recipe: How.
         run: Takes metrics.jsonl and the checkpoint.
         seed: Seed of all chance.
         resume: Go on from the run's checkpoint.
+        load: Loads another teacher of the same vocabulary by its name.
+        workers: The processes that share the run; the first one writes.
         watch: Called with each line of metrics.
 
-    Returns:
-        `updates`, `best_update`, `validation` (rate) and `sampled`: ids sampled for training in all.
+    Raises:
+        LearnerError: An update would not be finite, or a row does not fit the model.
     """
-    player, teacher, learner = _roles(policy, recipe)
-    state: dict[str, Any] = {"update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0}
-    best = _snapshot(policy.network)
+    workers = workers or Alone()
+    roles = cast_roles(policy, recipe, load or _no_other, workers, seed)
+    learner = roles.learner
+    state: dict[str, Any] = {
+        "update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0, "hold": recipe.hold,
+    }  # fmt: skip
+    best = snapshot(policy.network)
     if resume and checkpoint.present(run.checkpoint):
         best, state = checkpoint.restore(learner, run.checkpoint)
     saved = state["seconds"]
-    run.truncate(state["update"])  # also where no checkpoint was reached: the lines are written again
+    if workers.rank == 0:
+        run.truncate(state["update"])  # also where no checkpoint was reached: the lines are written again
     while (progress := _progress(state, recipe)) < 1:
         began = time.perf_counter()
         update = state["update"]
         rng = np.random.default_rng([seed, update])
-        tasks = deal(subject.tasks, recipe.episodes, rng)
-        episodes = _played(teacher if recipe.method == "off-policy" else player, tasks, subject, recipe, rng)
-        learnt = [e for e in episodes if _teaches(e, recipe)]
-        examples = [example(e, policy.renderer, subject.context) for e in learnt]
-        state["sampled"] += sum(len(turn.sampled_ids) for e in episodes for turn in e.turns)
-        line: dict[str, Any] = {"update": update + 1, "won": score(episodes).rate, "sampled_in_all": state["sampled"]}
-        if examples:
+        roles.refresh()
+        batch = _batch(roles, policy, subject, recipe, rng, workers)
+        state["sampled"] += batch.sampled
+        line = {"update": update + 1, "won": batch.won, "sampled_in_all": state["sampled"]} | batch.spoken
+        if batch.teaches:
             scale = min(1.0, (update + 1) / 5, 2 * (1 - progress))
-            metrics = learner.update(
-                examples, deal(subject.anchors, recipe.anchors, rng), hold=recipe.hold, scale=scale
-            )
-            line |= asdict(metrics)
+            anchors = workers.share(deal(subject.anchors, recipe.anchors, rng))
+            metrics = asdict(learner.update(batch.examples, anchors, hold=state["hold"], scale=scale))
+            line |= metrics | metrics.pop("diagnostics")
+            state["hold"] = _adapted(state["hold"], metrics["anchor"], recipe)
         state["update"] = done = update + 1
         last = _progress(state, recipe) >= 1
         if recipe.validate and (done % recipe.validate == 0 or last):
-            line["validation"] = validate(player, subject, recipe, seed)
+            roles.refresh()
+            line["validation"] = validate(roles.player, subject, recipe, seed, workers)
             if line["validation"] >= state["best"]:
                 state |= {"best": line["validation"], "best_update": done}
-                best = _snapshot(policy.network)
+                best = snapshot(policy.network)
         state["seconds"] += time.perf_counter() - began
-        run.log(line | {"seconds": round(state["seconds"], 3)})
-        if last or done % _UPDATES == 0 or state["seconds"] - saved > _SECONDS:
-            checkpoint.save(learner, best, state, run.checkpoint)
-            saved = state["seconds"]
-        watch(line)
+        if workers.rank == 0:
+            run.log(line | {"seconds": round(state["seconds"], 3)})
+            if last or done % _UPDATES == 0 or state["seconds"] - saved > _SECONDS:
+                checkpoint.save(learner, best, state, run.checkpoint)
+                saved = state["seconds"]
+            watch(line)
     if recipe.keep == "best" and recipe.validate:
         policy.network.load_state_dict(best, strict=False)
-    return {
-        "updates": state["update"],
-        "best_update": state["best_update"],
-        "validation": state["best"],
-        "sampled": state["sampled"],
-    }
+    trained = roles.adapter or policy.network
+    return Distilled(trained, state["update"], state["best_update"], state["best"], state["sampled"])
 
 
-def _roles(policy: HuggingFacePolicy, recipe: Recipe) -> tuple[HuggingFacePolicy, HuggingFacePolicy, Learner]:
-    """Who plays, who reads the context (a frozen copy of it), and who learns."""
-    initial = copy.deepcopy(policy.network)
-    teacher = HuggingFacePolicy(
-        initial, policy.renderer, f"{policy.name} (teacher)", recipe.temperature, recipe.longest
-    )
-    player = HuggingFacePolicy(policy.network, policy.renderer, policy.name, recipe.temperature, recipe.longest)
-    _choose_weights(policy.network, recipe.weights)
-    average = cast("Average", recipe.average)
-    objective, clip = _OBJECTIVES[recipe.method](), recipe.clip or math.inf
-    learner = Learner(policy.network, initial, objective, lr=recipe.lr, average=average, clip=clip, pull=recipe.pull)
-    return player, teacher, learner
+def validate(
+    policy: HuggingFacePolicy, subject: Subject, recipe: Recipe, seed: int, workers: Workers | None = None
+) -> float:
+    """Share of validation episodes won without the context; the same tasks and chance each time."""
+    if not subject.validation:
+        raise UsageError(
+            "wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'"
+        )
+    workers = workers or Alone()
+    rng = np.random.default_rng([seed, 1 << 20])
+    numbered = workers.share(list(enumerate(deal(subject.validation, recipe.validation_episodes, rng))))
+    tasks, streams = [task for _, task in numbered], [number for number, _ in numbered]
+    episodes = play(policy, tasks, subject.make_env, seed=seed, streams=streams)
+    whole = [episode for episode in episodes if episode.outcome is not Outcome.FAILED]
+    won, count = workers.total([sum(episode.won for episode in whole), len(whole)])
+    return won / count if count else 0.0
 
 
-def _progress(state: Mapping[str, Any], recipe: Recipe) -> float:
-    """How far the run is, from 0 to 1: by updates or by sampled ids, whichever ends it first."""
-    by_ids = state["sampled"] / recipe.sampled if recipe.sampled else 0.0
-    return max(state["update"] / recipe.updates, by_ids)
+def snapshot(network: torch.nn.Module) -> dict[str, Tensor]:
+    """The trained weights as they are now, by name."""
+    return {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
 
 
-def _choose_weights(network: torch.nn.Module, which: str) -> None:
-    """Freeze what is not to be trained."""
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(which == "all" or ".mlp." in name)
-    if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise UsageError("wanted a model with feed-forward layers named `mlp`, got none; use weights = 'all'")
-
-
-def _played(
-    policy: HuggingFacePolicy, tasks: Sequence[Task], subject: Subject, recipe: Recipe, rng: np.random.Generator
-) -> list[Episode]:
-    """The rollouts of one update: the student's without the context, or the teacher's with it."""
-    context = subject.context if recipe.method == "off-policy" else None
-    return play(policy, tasks, subject.make_env, context=context, seed=int(rng.integers(2**31)), slots=len(tasks))
+def _batch(
+    roles: Roles,
+    policy: HuggingFacePolicy,
+    subject: Subject,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    workers: Workers,
+) -> Batch:
+    """The rollouts of one update, this process's share of them, and what is learnt from them."""
+    off = recipe.method == "off-policy"
+    player = roles.informed if off else roles.player
+    dealt = played(player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, informed=off)
+    weights = advantages([e for e, _ in dealt], recipe.group) if recipe.method == "grpo" else [1.0] * len(dealt)
+    examples = [
+        one
+        for (episode, context), weight in zip(dealt, weights, strict=True)
+        if weight and _teaches(episode, recipe)
+        for one in marked(episode, context, policy, recipe, weight)
+    ]
+    episodes = [episode for episode, _ in dealt]
+    whole = [e for e in episodes if e.outcome is not Outcome.FAILED]
+    sampled = sum(len(turn.sampled_ids) for e in episodes for turn in e.turns)
+    wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, len(examples)])
+    return Batch(examples, bool(learnt), wins / count if count else 0.0, int(ids), spoken(episodes, policy.renderer))
 
 
 def _teaches(episode: Episode, recipe: Recipe) -> bool:
@@ -178,16 +204,21 @@ def _teaches(episode: Episode, recipe: Recipe) -> bool:
     return whole and (episode.won or recipe.method != "sft")
 
 
-def validate(policy: HuggingFacePolicy, subject: Subject, recipe: Recipe, seed: int) -> float:
-    """Share of validation episodes won without the context; the same tasks and chance each time."""
-    if not subject.validation:
-        raise UsageError(
-            "wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'"
-        )
-    rng = np.random.default_rng([seed, 1 << 20])
-    tasks = deal(subject.validation, recipe.validation_episodes, rng)
-    return score(play(policy, tasks, subject.make_env, seed=seed)).rate
+def _progress(state: Mapping[str, Any], recipe: Recipe) -> float:
+    """How far the run is, from 0 to 1: by updates or by sampled ids, whichever ends it first."""
+    by_ids = state["sampled"] / recipe.sampled if recipe.sampled else 0.0
+    return max(state["update"] / recipe.updates, by_ids)
 
 
-def _snapshot(network: torch.nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in network.named_parameters()}
+def _adapted(hold: float, held: float, recipe: Recipe) -> float:
+    """The weight of the anchors for the next update (as PPO adapts its KL coefficient, arXiv 1707.06347, section 4)."""
+    if not recipe.hold_target or not hold:
+        return hold
+    kl = held / hold
+    if kl > _ADAPT * recipe.hold_target:
+        return 2 * hold
+    return hold / 2 if kl < recipe.hold_target / _ADAPT else hold
+
+
+def _no_other(name: str) -> Any:
+    raise UsageError(f"wanted a teacher that needs no other model, such as 'frozen', got {name!r}")

@@ -1,16 +1,18 @@
-"""Hidden states at the positions that predict sampled ids, for the student with and the teacher without gradient.
+"""Hidden states at the positions that predict sampled ids, for the student with and a teacher without gradient.
 
 A prefix that all teacher rows share (the context) is computed once for these weights and kept. Knows no loss.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from os.path import commonprefix
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.types import Tokens
@@ -32,23 +34,50 @@ def predicting(rows: Sequence[Tokens], offset: int, device: torch.device) -> tup
     return index[:, 0], index[:, 1]
 
 
-def student_states(network: PreTrainedModel, rows: Sequence[Tokens]) -> Tensor:
-    """Hidden states [sampled ids, size] with gradient. Rows are padded on the right, so causality needs no mask."""
-    ids, _ = pad_rows([row.ids for row in rows], network.device)
-    hidden = network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    return hidden[predicting(rows, 0, network.device)]
-
-
-class FrozenStates:
-    """A model that never changes, and the states of the prefixes it was asked about most recently.
+def student_states(
+    network: PreTrainedModel, rows: Sequence[Tokens], dtype: torch.dtype | None = None, *, checkpointing: bool = False
+) -> Tensor:
+    """Hidden states [sampled ids, size] with gradient. Rows are padded on the right, so causality needs no mask.
 
     Args:
-        network: The model; its weights must not change while this lives.
+        network: The student.
+        rows: Its rows.
+        dtype: What the pass is computed in, if not in that of the weights.
+        checkpointing: Compute activations again in the backward pass instead of keeping them.
+    """
+    ids, _ = pad_rows([row.ids for row in rows], network.device)
+    lowered = torch.autocast(network.device.type, dtype) if dtype not in (None, network.dtype) else nullcontext()
+    with lowered, _recomputed(network) if checkpointing else nullcontext():
+        hidden = network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = hidden[predicting(rows, 0, network.device)]
+    return hidden if dtype is None else hidden.to(dtype)
+
+
+@contextmanager
+def _recomputed(network: PreTrainedModel) -> Generator[None]:
+    """Checkpoint each layer of a pass; only those layers are told that they train, so that dropout stays off."""
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    layers = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        network.gradient_checkpointing_disable()
+        for layer in layers:
+            layer.training = False
+
+
+class PrefixStates:
+    """What a model thinks of rows, and the states of the prefixes it was asked about most recently.
+
+    Args:
+        network: The model; where its weights change, `forget` must be called.
         kept: How many prefixes to remember.
     """
 
     def __init__(self, network: PreTrainedModel, kept: int = 16) -> None:
-        self.network = network.eval().requires_grad_(False)
+        self.network = network
         self._kept = kept
         self._prefixes: dict[tuple[int, ...], RowCache] = {}
 
@@ -61,6 +90,10 @@ class FrozenStates:
         cache = self._prefix(prefix).spread(len(rows), ids.shape[1]) if shared else self._empty(len(rows))
         hidden = cache.extend(ids, counts)
         return hidden[predicting(rows, shared, self.network.device)]
+
+    def forget(self) -> None:
+        """The weights have changed."""
+        self._prefixes.clear()
 
     def _shared(self, rows: Sequence[Tokens]) -> int:
         """Length of the common prefix, ending before the id in front of the first sampled one."""

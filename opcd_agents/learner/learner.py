@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from transformers import PreTrainedModel
 
-from opcd_agents.learner.forward import FrozenStates, student_states
-from opcd_agents.learner.objectives import ForwardKL, Objective, fused_loss
+from opcd_agents.errors import LearnerError
+from opcd_agents.learner.diagnostics import Seen, summary
+from opcd_agents.learner.forward import student_states
+from opcd_agents.learner.fused import Sampler, fused
+from opcd_agents.learner.objectives import ForwardKL, Objective
+from opcd_agents.learner.parallel import Alone, Workers
+from opcd_agents.learner.teachers import Live, Teacher
 from opcd_agents.policies.huggingface import head_of
 from opcd_agents.types import Example
 
@@ -23,19 +29,54 @@ class Metrics:
 
     Attributes:
         loss: The objective, averaged as asked, in nats.
-        anchor: Mean KL to the initial weights on the anchors, in nats, times their weight.
+        anchor: Mean KL to the keeper on the anchors, in nats, times their weight.
+        reread: Mean KL, in nats, times its weight, of the student with the context to the student without it; see `nca` of `Learner`.
         first_token: Mean loss at the first sampled id of each row; a template mismatch shows here.
         grad_norm: Norm of the gradient before clipping.
         sampled: Sampled ids learnt from.
         encoded: Ids that the student encoded, padding left out.
+        diagnostics: What else the passes over the examples saw; see `diagnostics.summary`.
     """
 
     loss: float
     anchor: float
+    reread: float
     first_token: float
     grad_norm: float
     sampled: int
     encoded: int
+    diagnostics: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a learner goes about its updates.
+
+    Attributes:
+        lr: Peak learning rate of AdamW.
+        average: `token`: mean over all sampled ids; `sequence`: mean over rows of each row's mean (Eq. 1).
+        clip: Largest gradient norm.
+        pull: How much of the way back to the weights of now each update goes, times its `scale`.
+        row_tokens: Most ids in one forward pass, padding included.
+        importance: Cap of the importance weights where sampler and trainer differ; 0: none.
+        temperature: At which the sampled ids were drawn; importance weights are taken there.
+        top: How many of the likeliest ids the diagnostics add up; 0: no diagnostics.
+        dtype: What passes are computed in; None: that of the weights.
+        checkpointing: Compute activations again in the backward pass instead of keeping them.
+        nca: Weight of No-Context Anchoring, KL(student without context, held fixed || student with it), arXiv 2606.11627; 0: none.
+    """
+
+    lr: float
+    average: Average = "token"
+    clip: float = 1.0
+    pull: float = 0.0
+    row_tokens: int = 8192
+    importance: float = 0.0
+    temperature: float = 1.0
+    top: int = 0
+    nca: float = 0.0
+    dtype: torch.dtype | None = None
+    checkpointing: bool = False
 
 
 class Learner:
@@ -43,38 +84,34 @@ class Learner:
 
     Args:
         student: The model to train, changed in place: those of its parameters that require a gradient.
-        teacher: The frozen model that reads the teacher rows and holds the anchors; None where neither is wanted.
+        teacher: Who reads the teacher rows; None where the objective wants none.
         objective: What is minimised.
-        lr: Peak learning rate of AdamW.
-        average: `token`: mean over all sampled ids; `sequence`: mean over rows of each row's mean (Eq. 1).
-        clip: Largest gradient norm.
-        pull: How much of the way back to the weights of now each update goes, times its `scale`.
-        row_tokens: Most ids in one forward pass, padding included.
+        settings: How.
+        keeper: Who holds the anchors, as a rule the initial weights; None: the teacher.
+        workers: The processes that share an update.
     """
 
     def __init__(
         self,
         student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
+        teacher: Teacher | None,
         objective: Objective,
+        settings: Settings,
         *,
-        lr: float,
-        average: Average = "token",
-        clip: float = 1.0,
-        pull: float = 0.0,
-        row_tokens: int = 8192,
+        keeper: Teacher | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.student = student
-        self.teacher = FrozenStates(teacher) if teacher is not None else None
+        self.teacher = teacher
         self.objective = objective
+        self.settings = settings
+        self._keeper = keeper or teacher
+        self._workers = workers or Alone()
         self._trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
-        self._home = [parameter.detach().clone() for parameter in self._trained] if pull else []
-        self._pull = pull
-        self.optimizer = torch.optim.AdamW(self._trained, lr=lr, betas=(0.9, 0.98), weight_decay=0.0)
-        self.lr = lr
-        self._average = average
-        self._clip = clip
-        self._row_tokens = row_tokens
+        self._home = [parameter.detach().clone() for parameter in self._trained] if settings.pull else []
+        self._rereader = Live(student) if settings.nca else None
+        self.optimizer = torch.optim.AdamW(self._trained, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
+        self.updates = 0
 
     def update(
         self, examples: Sequence[Example], anchors: Sequence[Example] = (), *, hold: float = 1.0, scale: float = 1.0
@@ -82,23 +119,44 @@ class Learner:
         """One optimiser step.
 
         Args:
-            examples: What is learnt; at least one.
-            anchors: What must stay as it is: the student is held to the teacher's weights on these rows by
-                forward KL, averaged like the examples.
+            examples: What is learnt; at least one in all processes together. With several processes, this one's share.
+            anchors: What must stay as it is: the student is held to the keeper on these rows by forward KL, averaged like
+                the examples.
             hold: Weight of the anchors against the examples.
             scale: Factor of the learning rate for this step.
+
+        Raises:
+            LearnerError: Loss or gradient is not finite; nothing was changed.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * scale
+            group["lr"] = self.settings.lr * scale
         self.optimizer.zero_grad(set_to_none=True)
-        loss, first = self._accumulate(examples, self.objective)
-        held, _ = self._accumulate(anchors, ForwardKL(), hold) if anchors else (0.0, 0.0)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.student.parameters(), self._clip))
+        learnt = self._accumulate(examples, self.objective, self.teacher, top=self.settings.top)
+        held = self._accumulate(anchors, ForwardKL(), self._keeper, hold)
+        reread = self._reread(examples) if self._rereader else _Sums()
+        self._workers.add_up(self._trained)
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self.settings.clip))
+        learnt, held, reread = (sums.over(self._workers) for sums in (learnt, held, reread))
+        if not math.isfinite(learnt.loss + held.loss + reread.loss) or not math.isfinite(norm):
+            raise LearnerError(
+                f"update {self.updates + 1}: loss {learnt.loss:g}, anchors {held.loss:g}, gradient norm {norm:g}; nothing was changed; "
+                "lower lr or set clip, or train in float32"
+            )
         self.optimizer.step()
-        self._return(self._pull * scale)
-        sampled = sum(sum(e.student.sampled) for e in examples)
-        encoded = sum(len(e.student.ids) for e in (*examples, *anchors))
-        return Metrics(loss, held, first, norm, sampled, encoded)
+        self._return(self.settings.pull * scale)
+        self.updates += 1
+        for teacher in {id(t): t for t in (self.teacher, self._keeper, self._rereader) if t is not None}.values():
+            teacher.step(self.updates)
+        return Metrics(
+            loss=learnt.loss,
+            anchor=held.loss,
+            reread=reread.loss,
+            first_token=learnt.first / max(learnt.rows, 1),
+            grad_norm=norm,
+            sampled=learnt.sampled,
+            encoded=learnt.encoded + held.encoded + reread.encoded,
+            diagnostics=summary(learnt.seen),
+        )
 
     @torch.no_grad()
     def _return(self, part: float) -> None:
@@ -107,50 +165,85 @@ class Learner:
             for parameter, home in zip(self._trained, self._home, strict=True):
                 parameter.lerp_(home, part)
 
-    def _accumulate(
-        self, examples: Sequence[Example], objective: Objective, factor: float = 1.0
-    ) -> tuple[float, float]:
-        """Add `factor` times the gradient of an objective; returns its average times that, and that at the first ids."""
-        weights = [factor * weight for weight in self._weights(examples)]
-        sums = [
-            self._backward([examples[i] for i in part], [weights[i] for i in part], objective)
-            for part in self._parts(examples)
-        ]
-        return sum(loss for loss, _ in sums), sum(first for _, first in sums) / len(examples)
+    def _reread(self, examples: Sequence[Example]) -> _Sums:
+        """No-Context Anchoring: with the context, the student is held to what it says without."""
+        turned = [replace(e, student=e.teacher, teacher=e.student, drawn=(), weight=1.0) for e in examples]
+        return self._accumulate(turned, ForwardKL(), self._rereader, self.settings.nca)
 
-    def _weights(self, examples: Sequence[Example]) -> list[float]:
-        counts = [sum(e.student.sampled) for e in examples]
-        if self._average == "token":
-            return [1 / sum(counts)] * len(counts)
-        return [1 / (len(counts) * n) for n in counts]
+    def _accumulate(
+        self, examples: Sequence[Example], objective: Objective, teacher: Teacher | None, factor: float = 1.0, top: int = 0
+    ) -> _Sums:
+        """Add `factor` times the gradient of an objective; returns its average times that, and what was seen."""
+        counts = [e.counts for e in examples]
+        ids, rows = self._workers.total([sum(counts), len(examples)])
+        each = [e.weight * factor / (ids if self.settings.average == "token" else rows * n) for e, n in zip(examples, counts, strict=True)]
+        sums = _Sums(
+            rows=len(examples), sampled=sum(counts), encoded=sum(len(e.student.ids) for e in examples)
+        )
+        for part in self._parts(examples):
+            sums.add(self._backward([examples[i] for i in part], [each[i] for i in part], objective, teacher, top))
+        return sums
 
     def _parts(self, examples: Sequence[Example]) -> Iterator[list[int]]:
         """Micro-batches of rows of like length, by a budget of ids with padding."""
         order = sorted(range(len(examples)), key=lambda i: len(examples[i].student.ids))
         part: list[int] = []
         for i in order:
-            if part and (len(part) + 1) * len(examples[i].student.ids) > self._row_tokens:
+            if part and (len(part) + 1) * len(examples[i].student.ids) > self.settings.row_tokens:
                 yield part
                 part = []
             part.append(i)
-        yield part
+        if part:
+            yield part
 
     def _backward(
-        self, examples: Sequence[Example], weights: Sequence[float], objective: Objective
-    ) -> tuple[float, float]:
-        """Accumulate the gradient of some rows; returns their weighted loss and the sum of first-id losses."""
-        rows = [e.student for e in examples]
-        device = self.student.device
+        self, examples: Sequence[Example], weights: Sequence[float], objective: Objective, teacher: Teacher | None, top: int
+    ) -> _Sums:
+        """Accumulate the gradient of some rows."""
+        rows, device = [e.student for e in examples], self.student.device
         counts = torch.tensor([sum(row.sampled) for row in rows], device=device)
         said = torch.tensor([i for row in rows for i in row.said], device=device)
-        theirs = head = None
-        if objective.needs_teacher:
-            assert self.teacher is not None
-            theirs = self.teacher([e.teacher for e in examples])
-            head = head_of(self.teacher.network).weight
-        hidden = student_states(self.student, rows)
         each = torch.tensor(weights, device=device).repeat_interleave(counts)
-        loss, losses = fused_loss(objective, hidden, head_of(self.student).weight, theirs, head, said, each)
-        loss.backward()
+        if any(e.learnt for e in examples):
+            learnt = [mine for e in examples for mine in e.learnt or [True] * len(e.student.said)]
+            each = each * torch.tensor(learnt, device=device)
+        theirs = teacher([e.teacher for e in examples]) if teacher is not None and objective.needs_teacher else None
+        hidden = student_states(self.student, rows, self.settings.dtype, checkpointing=self.settings.checkpointing)
+        head = head_of(self.student).weight.to(hidden.dtype)
+        result = fused(objective, hidden, head, theirs, said, each, sampler=self._sampler(examples), top=top)
+        result.loss.backward()
         firsts = counts.cumsum(0) - counts
-        return float(loss.detach()), float(losses[firsts].sum())
+        seen = [Seen(rows, result.losses, result.statistics)] if result.statistics else []
+        return _Sums(float(result.loss.detach()), float(result.losses[firsts].sum()), seen=seen)
+
+    def _sampler(self, examples: Sequence[Example]) -> Sampler | None:
+        """Who drew the ids, where that matters."""
+        if not self.settings.importance or not all(e.drawn for e in examples):
+            return None
+        drawn = torch.tensor([one for e in examples for one in e.drawn], device=self.student.device)
+        return Sampler(drawn, self.settings.importance, self.settings.temperature)
+
+
+@dataclass
+class _Sums:
+    """Sums over rows, of one process or of all."""
+
+    loss: float = 0.0
+    first: float = 0.0
+    rows: int = 0
+    sampled: int = 0
+    encoded: int = 0
+    seen: list[Seen] = field(default_factory=list[Seen])
+
+    def add(self, other: _Sums) -> None:
+        """Take in a part."""
+        self.loss += other.loss
+        self.first += other.first
+        self.seen += other.seen
+
+    def over(self, workers: Workers) -> _Sums:
+        """Over all processes; what was seen stays that of this one."""
+        loss, first, rows, sampled, encoded = workers.total(
+            [self.loss, self.first, self.rows, self.sampled, self.encoded]
+        )
+        return _Sums(loss, first, int(rows), int(sampled), int(encoded), self.seen)

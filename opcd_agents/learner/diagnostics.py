@@ -1,0 +1,78 @@
+"""What the passes of an update saw, in a few numbers: by turn, by class of token, entropies. Knows no loss.
+
+A loss that falls says little of its own: OPCD-like runs go wrong at the first token (templates that differ), in late turns (the teacher is
+unreliable on histories it would not have), or in style tokens that carry most of the KL (OPSD, arXiv 2601.18734).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from opcd_agents.learner.fused import Statistics
+from opcd_agents.types import Tokens
+
+CLASSES = ("first", "last", "inner")  # the first id of a reply, its last (the end, unless it was cut off), the others
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One pass.
+
+    Attributes:
+        rows: The student's.
+        losses: Loss of each sampled id [sampled ids].
+        statistics: Of each sampled id.
+    """
+
+    rows: Sequence[Tokens]
+    losses: Tensor
+    statistics: Statistics
+
+
+def summary(passes: Sequence[Seen]) -> Mapping[str, object]:
+    """Means over sampled ids; {} where nothing was seen.
+
+    Returns:
+        `kl_by_turn` (a list from the first turn on), `kl_by_class` (see `CLASSES`), `student_entropy`, `teacher_entropy`,
+        `student_mass` and `teacher_mass` (of each one's likeliest ids), `said` (log-probability of the sampled ids), `reply` (mean length of a
+        reply in ids).
+    """
+    if not passes:
+        return {}
+    losses = torch.cat([one.losses for one in passes])
+    places = [place for one in passes for row in one.rows for place in _places(row)]
+    turns = torch.tensor([turn for turn, _ in places], device=losses.device)
+    kinds = torch.tensor([CLASSES.index(kind) for _, kind in places], device=losses.device)
+    replies = sum(kind == "first" for _, kind in places)
+    found: dict[str, object] = {
+        "kl_by_turn": _means(losses, turns, int(turns.max()) + 1),
+        "kl_by_class": dict(zip(CLASSES, _means(losses, kinds, len(CLASSES)), strict=True)),
+        "reply": len(places) / replies,
+    }
+    for name in (f.name for f in fields(Statistics)):
+        mean = float(torch.cat([getattr(one.statistics, name) for one in passes]).mean())
+        found |= {name: mean} if mean == mean else {}  # NaN: there is no teacher
+    return found
+
+
+def _places(row: Tokens) -> Iterator[tuple[int, str]]:
+    """(turn, class) of each sampled id. A reply of one id is its first."""
+    turn = -1
+    for at, mine in enumerate(row.sampled):
+        if not mine:
+            continue
+        begins = not row.sampled[at - 1]
+        ends = at + 1 == len(row.sampled) or not row.sampled[at + 1]
+        turn += begins
+        yield turn, "first" if begins else "last" if ends else "inner"
+
+
+def _means(values: Tensor, groups: Tensor, count: int) -> list[float | None]:
+    """Mean of each group; None for an empty one."""
+    sums = torch.zeros(count, dtype=values.dtype, device=values.device).index_add_(0, groups, values)
+    sizes = torch.bincount(groups, minlength=count)
+    return [float(total) / int(size) if size else None for total, size in zip(sums, sizes, strict=True)]

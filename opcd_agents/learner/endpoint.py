@@ -1,0 +1,136 @@
+"""A teacher behind an endpoint that returns log-probabilities of given token ids (vLLM's `prompt_logprobs`). Knows no loss.
+
+It is asked with ids, never with text, so nothing is encoded twice. It tells the given id and its likeliest `k` at each position, which is
+enough for the sampled-token KL and for the teacher's top k with a tail; the rest of the mass counts as spread evenly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast, final
+
+import httpx
+import torch
+from torch import Tensor
+
+from opcd_agents.errors import ModelError
+from opcd_agents.learner.teachers import Saying, Teacher
+from opcd_agents.types import Tokens
+
+_PATIENCE: Final = 600.0  # seconds; a long row on a busy server
+_TOGETHER: Final = 16  # rows a request
+_LEAST: Final = -80.0  # what is less likely than this counts as this likely, so that no log-ratio is infinite
+
+Listed = Mapping[int, float]  # id -> its log-probability
+
+
+@final
+@dataclass(frozen=True)
+class Told(Saying):
+    """What an endpoint told of each position.
+
+    Attributes:
+        positions: One mapping a position.
+        vocabulary: How many ids there are.
+    """
+
+    positions: Sequence[Listed]
+    vocabulary: int
+
+    def logits(self, rows: Tensor | slice) -> Tensor:
+        """See `Saying`; what was not told shares the rest of the mass evenly."""
+        told = self.positions[rows] if isinstance(rows, slice) else [self.positions[i] for i in rows.tolist()]
+        filled = torch.empty(len(told), self.vocabulary)
+        for row, listed in zip(filled, told, strict=True):
+            ids, logs = torch.tensor(list(listed)), torch.tensor(list(listed.values())).clamp_(min=_LEAST)
+            left = (1 - logs.double().exp().sum()).clamp_(min=0) / max(self.vocabulary - len(listed), 1)
+            row.fill_(max(float(left.log()), _LEAST))
+            row[ids] = logs
+        return filled
+
+
+@final
+class Endpoint(Teacher):
+    """A server of the OpenAI completions interface, as vLLM extends it.
+
+    Args:
+        url: Its base, such as http://host:8000/v1; a name behind `#` names the model, else the first one it serves is taken.
+        vocabulary: How many ids the student knows.
+        k: How many of the likeliest ids are asked for; 0: only the given one.
+
+    Raises:
+        ModelError: It cannot be reached, or does not return what is needed; the reason says what.
+    """
+
+    def __init__(self, url: str, vocabulary: int, k: int) -> None:
+        self._url, _, self._model = url.partition("#")
+        self._vocabulary, self._k = vocabulary, k
+        self._client = httpx.Client(timeout=_PATIENCE)
+        self._model = self._model or self._served()
+        self._probe()
+
+    def __call__(self, rows: Sequence[Tokens]) -> Told:
+        """See `Teacher`."""
+        positions: list[Listed] = []
+        for start in range(0, len(rows), _TOGETHER):
+            part = rows[start : start + _TOGETHER]
+            for row, told in zip(part, self._ask([row.ids for row in part]), strict=True):
+                positions += [told[i] for i, mine in enumerate(row.sampled) if mine]
+        return Told(positions, self._vocabulary)
+
+    def _served(self) -> str:
+        found = self._json("GET", "/models").get("data")
+        if not isinstance(found, list) or not found:
+            raise ModelError(f"wanted a model at {self._url}, got none; name it: {self._url}#NAME")
+        return str(cast("list[dict[str, Any]]", found)[0].get("id"))
+
+    def _probe(self) -> None:
+        """Ask for little once, so that what cannot be is told before a run."""
+        ids = [1, 2, 3]
+        [told] = self._ask([ids])
+        sharp = all(len(told[i]) >= min(self._k, 2) for i in range(1, len(ids)))
+        if not sharp:
+            raise ModelError(f"wanted {self._k} log-probabilities a position from {self._url}, got fewer; lower top_k or raise its --max-logprobs")
+
+    def _ask(self, rows: Sequence[Sequence[int]]) -> list[list[Listed]]:
+        """For each row what was told at each position; the first one has nothing."""
+        answer = self._json(
+            "POST",
+            "/completions",
+            {"model": self._model, "prompt": [list(ids) for ids in rows], "max_tokens": 1, "temperature": 0, "prompt_logprobs": self._k},
+        )
+        choices = answer.get("choices")
+        if not isinstance(choices, list) or len(cast("list[Any]", choices)) != len(rows):
+            raise ModelError(f"wanted an answer for each of {len(rows)} rows from {self._url}, got {choices!r:.80}")
+        ordered = sorted(cast("list[dict[str, Any]]", choices), key=lambda choice: choice.get("index", 0))
+        return [self._read(ids, choice) for ids, choice in zip(rows, ordered, strict=True)]
+
+    def _read(self, ids: Sequence[int], choice: Mapping[str, Any]) -> list[Listed]:
+        told = choice.get("prompt_logprobs")
+        if not isinstance(told, list) or len(cast("list[Any]", told)) != len(ids):
+            raise ModelError(
+                f"wanted prompt_logprobs for {len(ids)} given ids from {self._url}, got {told!r:.80}; it must be a server that scores "
+                "given tokens, such as vLLM with --max-logprobs"
+            )
+        found: list[Listed] = [{}]
+        for given, here in zip(ids[1:], cast("list[Mapping[str, Any]]", told)[1:], strict=True):
+            try:
+                listed = {int(name): float(one["logprob"]) for name, one in here.items()}
+            except (TypeError, ValueError, KeyError, AttributeError) as error:
+                raise ModelError(f"wanted log-probabilities by id from {self._url}, got {here!r:.80}") from error
+            if given not in listed or not all(0 <= i < self._vocabulary for i in listed):
+                raise ModelError(f"wanted log-probabilities of the ids that were given to {self._url}, got those of others: another tokenizer?")
+            found.append(listed)
+        return found
+
+    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            answer = self._client.request(method, self._url.rstrip("/") + path, json=body)
+            answer.raise_for_status()
+            found: Any = answer.json()
+        except httpx.HTTPStatusError as error:
+            raise ModelError(f"{self._url} refused: {error.response.status_code} {error.response.text:.200}") from error
+        except (httpx.HTTPError, ValueError) as error:
+            raise ModelError(f"wanted an endpoint at {self._url}, got {error!s:.200}") from error
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

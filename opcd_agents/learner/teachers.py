@@ -1,0 +1,257 @@
+"""Who scores the student's tokens: frozen weights, an adapter switched off, a follower of the student, several at once.
+
+A teacher reads rows with the context and says how likely each next id was. Where its weights never change, a context's keys and
+values are computed once a run; where they do, once an update. Knows no loss. Which to take: OPCD (arXiv 2602.12275, table 5) won
+53.9 % of Sokoban games with the frozen one and 18.8 % with the live student, so that one is possible and warned about.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast, final
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from opcd_agents.errors import CheckpointError, UsageError
+from opcd_agents.learner.forward import PrefixStates
+from opcd_agents.policies.huggingface import head_of
+from opcd_agents.types import Tokens
+
+
+LIVE: Final = (
+    "a live teacher may run away with its student: 18.8 % of Sokoban games won against 53.9 % with a frozen one (OPCD, table 5); "
+    "prefer teacher = 'frozen' or 'ema'"
+)
+
+
+class Saying(ABC):
+    """What a teacher says at the sampled positions of some rows."""
+
+    @abstractmethod
+    def logits(self, rows: Tensor) -> Tensor:
+        """Logits at some positions, up to a constant of each: [rows, vocabulary], float32, the caller's to overwrite."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one model says: `hidden @ head.T` are its logits.
+
+    Attributes:
+        hidden: [positions, its size].
+        head: [vocabulary, its size].
+        weight: Its share among several.
+    """
+
+    hidden: Tensor
+    head: Tensor
+    weight: float = 1.0
+
+
+@final
+@dataclass(frozen=True)
+class Heard(Saying):
+    """What one model or several say.
+
+    Attributes:
+        parts: At least one; their weights add up to 1.
+        mix: Whether several are averaged as probabilities (an ensemble) or as logits (a trust region).
+    """
+
+    parts: tuple[Part, ...]
+    mix: Literal["probabilities", "logits"] = "probabilities"
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """See `Saying`."""
+        said = [(part.hidden[rows] @ part.head.T).float() for part in self.parts]
+        if len(said) == 1:
+            return said[0]
+        shares = torch.tensor([part.weight for part in self.parts], device=said[0].device)[:, None, None]
+        if self.mix == "logits":
+            return (torch.stack(said) * shares).sum(0)
+        return torch.logsumexp(torch.stack([torch.log_softmax(logits, -1) for logits in said]) + shares.log(), 0)
+
+
+class Teacher(ABC):
+    """Whoever scores the sampled ids of the teacher rows."""
+
+    @abstractmethod
+    def __call__(self, rows: Sequence[Tokens]) -> Saying:
+        """What it says at each sampled id of the rows, in row order."""
+
+    def step(self, update: int) -> None:  # noqa: B027 - most do not change
+        """The student has made its `update`-th step, from 1."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must keep of it, by name."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take up what a checkpoint kept.
+
+        Raises:
+            CheckpointError: It kept something else.
+        """
+        if tensors:
+            raise CheckpointError("checkpoint belongs to a run with another teacher; resume with the recipe it began with")
+
+
+@final
+class Frozen(Teacher):
+    """Weights that never change: the student's first ones, or another model of the same vocabulary."""
+
+    def __init__(self, network: PreTrainedModel) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self._states = PrefixStates(network)
+
+    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+        """See `Teacher`."""
+        return Heard((_part(self.network, self._states, rows),))
+
+
+@final
+class AdapterOff(Teacher):
+    """The student without its LoRA adapter: one set of weights for both.
+
+    Args:
+        student: A model of peft.
+    """
+
+    def __init__(self, student: Any) -> None:
+        self._student = student
+        self._states = PrefixStates(student.get_base_model())
+
+    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+        """See `Teacher`."""
+        with cast("AbstractContextManager[None]", self._student.disable_adapter()):
+            return Heard((_part(self._student.get_base_model(), self._states, rows),))
+
+
+@final
+class Live(Teacher):
+    """The student as it is now; `LIVE` says what may come of it."""
+
+    def __init__(self, student: PreTrainedModel) -> None:
+        self._student = student
+        self._states = PrefixStates(student)
+
+    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+        """See `Teacher`."""
+        return Heard((_part(self._student, self._states, rows),))
+
+    def step(self, update: int) -> None:
+        """See `Teacher`."""
+        self._states.forget()
+
+
+@final
+class Following(Teacher):
+    """A copy that follows the student: w <- (1 - rate) w + rate student, after each `every` updates.
+
+    With a small rate and every = 1 an exponential moving average (SDFT, arXiv 2601.19897: .01; SDPO, 2601.20802: .05), with rate 1 a
+    periodic sync (LLM-as-a-Coach, 2607.18110: every 30 updates).
+    """
+
+    def __init__(self, student: PreTrainedModel, rate: float, every: int = 1) -> None:
+        if not 0 < rate <= 1 or every < 1:
+            raise UsageError(f"wanted a rate above 0 and up to 1 and every at least 1, got {rate} and {every}")
+        self._student, self._rate, self._every = student, rate, every
+        self._copy = copy.deepcopy(student).eval().requires_grad_(False)
+        self._states = PrefixStates(self._copy)
+
+    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+        """See `Teacher`."""
+        return Heard((_part(self._copy, self._states, rows),))
+
+    @torch.no_grad()
+    def step(self, update: int) -> None:
+        """See `Teacher`."""
+        if update % self._every:
+            return
+        for mine, theirs in zip(self._copy.parameters(), self._student.parameters(), strict=True):
+            mine.lerp_(theirs, self._rate)
+        self._states.forget()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Teacher`."""
+        return dict(self._copy.named_parameters())
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Teacher`."""
+        mine = self.tensors()
+        if tensors.keys() != mine.keys():
+            super().load(tensors or {"": torch.empty(0)})
+        for name, tensor in mine.items():
+            tensor.copy_(tensors[name])
+        self._states.forget()
+
+
+@final
+class TrustRegion(Teacher):
+    """Between the initial weights and the student: logits (1 - rate) initial + rate student (SDPO, arXiv 2601.20802)."""
+
+    def __init__(self, initial: PreTrainedModel, student: PreTrainedModel, rate: float) -> None:
+        if not 0 < rate < 1:
+            raise UsageError(f"wanted a rate between 0 and 1, got {rate}")
+        self._models = (initial.eval().requires_grad_(False), student)
+        self._states = (PrefixStates(initial), PrefixStates(student))
+        self._weights = (1 - rate, rate)
+
+    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+        """See `Teacher`."""
+        three = zip(self._models, self._states, self._weights, strict=True)
+        return Heard(tuple(_part(model, states, rows, weight) for model, states, weight in three), "logits")
+
+    def step(self, update: int) -> None:
+        """See `Teacher`."""
+        self._states[1].forget()
+
+
+@final
+class Ensemble(Teacher):
+    """Several teachers of one vocabulary; their probabilities are averaged.
+
+    Args:
+        members: (teacher, weight) pairs; the weights are made to add up to 1.
+    """
+
+    def __init__(self, members: Sequence[tuple[Teacher, float]]) -> None:
+        if not members or any(weight <= 0 for _, weight in members):
+            raise UsageError(f"wanted teachers with weights above 0, got weights {[weight for _, weight in members]}")
+        total = sum(weight for _, weight in members)
+        self._members = [(teacher, weight / total) for teacher, weight in members]
+
+    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+        """See `Teacher`."""
+        parts: list[Part] = []
+        for teacher, weight in self._members:
+            said = teacher(rows)
+            if not isinstance(said, Heard) or len(said.parts) > 1:
+                raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
+            parts.append(replace(said.parts[0], weight=weight))
+        return Heard(tuple(parts))
+
+    def step(self, update: int) -> None:
+        """See `Teacher`."""
+        for teacher, _ in self._members:
+            teacher.step(update)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Teacher`."""
+        return {f"{i}|{name}": t for i, (teacher, _) in enumerate(self._members) for name, t in teacher.tensors().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """See `Teacher`."""
+        for i, (teacher, _) in enumerate(self._members):
+            begins = f"{i}|"
+            teacher.load({name.removeprefix(begins): t for name, t in tensors.items() if name.startswith(begins)})
+
+
+def _part(network: PreTrainedModel, states: PrefixStates, rows: Sequence[Tokens], weight: float = 1.0) -> Part:
+    return Part(states(rows), head_of(network).weight.detach(), weight)
