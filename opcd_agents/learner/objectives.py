@@ -1,28 +1,33 @@
-"""Per-token objectives as fused passes from hidden states: chunked, exact over the full vocabulary.
+"""Per-token objectives: log-probabilities of student and teacher -> loss of each row, and its gradient in the logits.
 
-Each objective is a final class with one method: log-probabilities of student and teacher for a chunk of rows ->
-loss of each row and its gradient with respect to the student's logits. `fused_loss` does the rest: it projects chunk by
-chunk, forms the gradient in the forward pass, and keeps nothing of size [rows, vocabulary].
-Knows no models, rows or episodes.
+Pure functions of a few rows, exact over the full vocabulary unless a support is named. `fused` hands them rows and takes
+the gradient on to hidden states and head. Knows no models, rows or episodes.
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, final
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Protocol, final, get_args
 
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 32 << 20
+from opcd_agents.errors import UnknownNameError, UsageError
+from opcd_agents.learner.support import Outcomes, Support, Tail, outcomes, probabilities
 
 
 class Objective(Protocol):
     """A divergence between student and teacher, or a likelihood, at one position."""
 
-    needs_teacher: bool
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it reads the teacher's log-probabilities."""
+        ...
 
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and gradient of a chunk.
+        """Loss and gradient of some rows.
 
         Args:
             student: Log-probabilities of the student [rows, vocabulary].
@@ -47,104 +52,170 @@ class ReverseKL:
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
         assert teacher is not None
-        p = student.exp()
-        ratio = student - teacher
-        loss = (p * ratio).sum(-1)
-        return loss, p * (ratio - loss[:, None])
+        p = probabilities(student)
+        terms = (student - teacher).mul_(p)
+        loss = terms.sum(-1)
+        return loss, terms.addcmul_(p, loss[:, None], value=-1)
 
 
 @final
 class ForwardKL:
-    """KL(teacher || student) = sum_v q_v (log q_v - log p_v); gradient p_v - q_v."""
+    """KL(teacher || student) = sum_v q_v (log q_v - log p_v): Hinton et al., arXiv 1503.02531; gradient p_v - q_v."""
 
     needs_teacher = True
 
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
         assert teacher is not None
-        q = teacher.exp()
-        return (q * (teacher - student)).sum(-1), student.exp() - q
+        q = probabilities(teacher)
+        loss = (teacher - student).mul_(q).sum(-1)
+        return loss, probabilities(student).sub_(q)
+
+
+@final
+@dataclass(frozen=True)
+class Divergence:
+    """Generalised Jensen-Shannon divergence over a support of one's choice.
+
+    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649, Eq. 1; the letters as in TRL):
+
+        beta KL(q || m) + (1 - beta) KL(p || m) = sum_v beta q_v log(q_v / m_v) + (1 - beta) p_v log(p_v / m_v)
+
+    beta = 0 stands for the forward KL(q || p) and beta = 1 for the reverse KL(p || q). The sum itself goes to 0 at both
+    ends, and only divided by beta, or by 1 - beta, to those; so it is small near the ends, and jumps there.
+
+    The defaults are `ReverseKL`. A tail `bucket`, all ids outside the support as one outcome (SDPO, arXiv 2601.20802),
+    makes it a lower bound of the whole, never negative. `truncate` is the released OPCD code's sum
+    sum_{v in K} p_v r_v, r = log(p / q), whose gradient p_v (r_v + 1 - L - M) inside K and -p_v (L + M) outside, with
+    L the sum and M the mass of K, pushes mass out of K.
+
+    Attributes:
+        beta: From 0, forward, to 1, reverse.
+        support: `exact`, or the top `k` ids of `student`, of `teacher`, or their `union`.
+        k: How many ids of a side.
+        tail: What becomes of the ids outside the support: `bucket`, `renormalise` over the support, or `truncate`.
+        clip: Largest term of the sum; the gradient of a larger one is 0 (OPSD, arXiv 2601.18734: min(l_{n,v}, clip)).
+        temperature: Divides the logits of both models first, whatever they were sampled at; the gradient is that of the
+            loss as it stands, 1 / temperature included and no temperature^2.
+    """
+
+    needs_teacher = True
+
+    beta: float = 1.0
+    support: Support = "exact"
+    k: int = 256
+    tail: Tail = "bucket"
+    clip: float = math.inf
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_name("support", self.support, get_args(Support))
+        _check_name("tail", self.tail, get_args(Tail))
+        _check(0 <= self.beta <= 1, "a beta from 0 to 1", self.beta)
+        _check(self.k >= 1, "a k of at least 1", self.k)
+        _check(self.clip > 0, "a clip above 0", self.clip)
+        _check(0 < self.temperature < math.inf, "a temperature above 0", self.temperature)
+        if self.support != "exact" and self.tail == "truncate":
+            warnings.warn(
+                "a truncated sum is no divergence: it can be negative, and unless beta is 0 its gradient pushes mass "
+                "out of the support; it is meant for comparison with the released OPCD code, else use tail = 'bucket'",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Objective`."""
+        assert teacher is not None
+        if self.temperature != 1:
+            student, teacher = (torch.log_softmax(x / self.temperature, -1) for x in (student, teacher))
+        compared = outcomes(student, teacher, self.support, self.k, self.tail)
+        terms, slopes = _terms(compared, self.beta)
+        if self.clip < math.inf:
+            slopes.masked_fill_(terms > self.clip, 0.0)
+            terms.clamp_(max=self.clip)
+        gradient = compared.pull(slopes)
+        return terms.sum(-1), gradient if self.temperature == 1 else gradient.div_(self.temperature)
+
+
+def _terms(of: Outcomes, beta: float) -> tuple[Tensor, Tensor]:
+    """Terms of a divergence, and the slope of each in its own log p [rows, outcomes]."""
+    if beta == 1:
+        terms = of.p * (of.student - of.teacher)
+        return terms, terms + of.p
+    if beta == 0:
+        return of.q * (of.teacher - of.student), -of.q
+    mixture = torch.logaddexp(of.student + math.log1p(-beta), of.teacher + math.log(beta))
+    slopes = (1 - beta) * of.p * (of.student - mixture)  # what the mixture adds to the slope cancels
+    return slopes + beta * of.q * (of.teacher - mixture), slopes
+
+
+@final
+@dataclass(frozen=True)
+class SampledKL:
+    """Policy gradient of the reverse KL from the sampled id alone: on-policy distillation as in Thinking Machines' blog.
+
+    The loss log p(said) - log q(said), within +-clip, is an unbiased estimate of KL(student || teacher) where nothing is
+    clipped. The gradient is not its derivative but that of -A log p(said) with A = clamp(log q - log p, -clip, clip)
+    held fixed (REINFORCE with reward A): A (p_v - [v = said]).
+
+    Attributes:
+        clip: Largest advantage either way, in nats.
+    """
+
+    needs_teacher = True
+
+    clip: float = math.inf
+
+    def __post_init__(self) -> None:
+        _check(self.clip > 0, "a clip above 0", self.clip)
+
+    def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Objective`."""
+        assert teacher is not None
+        at = said[:, None]
+        advantage = (teacher.gather(1, at) - student.gather(1, at)).clamp_(-self.clip, self.clip)
+        gradient = probabilities(student).mul_(advantage)
+        return -advantage[:, 0], gradient.scatter_add_(1, at, -advantage)
 
 
 @final
 class NegativeLogLikelihood:
-    """-log p(said), supervised fine-tuning; gradient p_v - [v = said]."""
+    """-log p(said), supervised fine-tuning; gradient p_v - [v = said].
+
+    Weighted by advantages of either sign it is the policy gradient of GRPO with one step a batch (arXiv 2402.03300).
+    """
 
     needs_teacher = False
 
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
-        gradient = student.exp()
+        gradient = probabilities(student)
         gradient.scatter_add_(1, said[:, None], gradient.new_full((len(said), 1), -1.0))
         return -student.gather(1, said[:, None])[:, 0], gradient
 
 
-class _Fused(torch.autograd.Function):
-    """Gradient formed in the forward pass; backward only scales it."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        hidden: Tensor,
-        head: Tensor,
-        teacher_hidden: Tensor | None,
-        teacher_head: Tensor | None,
-        said: Tensor,
-        weights: Tensor,
-        objective: Objective,
-    ) -> tuple[Tensor, Tensor]:
-        losses = hidden.new_empty(len(hidden), dtype=torch.float32)
-        d_hidden = torch.empty_like(hidden)
-        d_head = torch.zeros_like(head) if head.requires_grad else None
-        for rows in torch.arange(len(hidden), device=hidden.device).split(chunk_rows(head)):
-            ours = torch.log_softmax((hidden[rows] @ head.T).float(), -1)
-            theirs = None
-            if objective.needs_teacher:
-                assert teacher_hidden is not None
-                assert teacher_head is not None
-                theirs = torch.log_softmax((teacher_hidden[rows] @ teacher_head.T).float(), -1)
-            losses[rows], gradient = objective(ours, theirs, said[rows])
-            gradient = (gradient * weights[rows, None]).to(hidden.dtype)
-            d_hidden[rows] = gradient @ head
-            if d_head is not None:
-                d_head.addmm_(gradient.T, hidden[rows])
-        ctx.save_for_backward(d_hidden, d_head)
-        ctx.mark_non_differentiable(losses)
-        return (losses * weights).sum(), losses
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor | None, ...]:
-        scale: Tensor = grad_outputs[0]
-        d_hidden, d_head = ctx.saved_tensors
-        return d_hidden * scale, None if d_head is None else d_head * scale, None, None, None, None, None
+RELEASED_TEMPERATURES = {"games": 0.7, "math": 0.6}
 
 
-def chunk_rows(head: Tensor) -> int:
-    """Rows of one chunk: as many as fit the byte budget at this vocabulary, at least 16."""
-    return max(16, _CHUNK_BYTES // (4 * head.shape[0]))
+def released(setting: str) -> Divergence:
+    """What the released OPCD code optimises (microsoft/LMOps, opcd/, `core_algos.py::kl_penalty`): a preset.
 
-
-def fused_loss(
-    objective: Objective,
-    hidden: Tensor,
-    head: Tensor,
-    teacher_hidden: Tensor | None,
-    teacher_head: Tensor | None,
-    said: Tensor,
-    weights: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Weighted sum of an objective over positions.
+    Reverse KL cut to the student's top 256 without anything for the rest, both models at the rollout's temperature.
+    The paper's Eq. 1-2 has neither; constructing it warns.
 
     Args:
-        objective: What is measured at each position.
-        hidden: Student's last hidden states [rows, size]; gradient flows here.
-        head: Student's output embedding [vocabulary, size]; gradient flows here if it requires one.
-        teacher_hidden: Teacher's hidden states [rows, its size]; no gradient. None if not needed.
-        teacher_head: Teacher's output embedding [vocabulary, its size].
-        said: Sampled ids [rows].
-        weights: Weight of each row in the sum [rows].
-
-    Returns:
-        The scalar loss in nats, and the detached loss of each row [rows].
+        setting: `games` or `math`.
     """
-    return _Fused.apply(hidden, head, teacher_hidden, teacher_head, said, weights, objective)  # pyright: ignore[reportReturnType]
+    _check_name("setting", setting, tuple(RELEASED_TEMPERATURES))
+    temperature = RELEASED_TEMPERATURES[setting]
+    return Divergence(support="student", k=256, tail="truncate", temperature=temperature)
+
+
+def _check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+
+
+def _check(holds: bool, wanted: str, got: float) -> None:
+    if not holds:
+        raise UsageError(f"wanted {wanted}, got {got}")

@@ -34,7 +34,7 @@ class Saying(ABC):
     """What a teacher says at the sampled positions of some rows."""
 
     @abstractmethod
-    def logits(self, rows: Tensor) -> Tensor:
+    def logits(self, rows: Tensor | slice) -> Tensor:
         """Logits at some positions, up to a constant of each: [rows, vocabulary], float32, the caller's to overwrite."""
 
 
@@ -66,7 +66,7 @@ class Heard(Saying):
     parts: tuple[Part, ...]
     mix: Literal["probabilities", "logits"] = "probabilities"
 
-    def logits(self, rows: Tensor) -> Tensor:
+    def logits(self, rows: Tensor | slice) -> Tensor:
         """See `Saying`."""
         said = [(part.hidden[rows] @ part.head.T).float() for part in self.parts]
         if len(said) == 1:
