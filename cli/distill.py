@@ -63,7 +63,9 @@ def distill(
             with Bank.open(bank, "r") as store:
                 notes = [workflow.about(store.context(name), chosen) for name in context or ["latest"]]
         if len(notes) > 1 and steps.contexts != "random":
-            raise UsageError(f"wanted one --context, got {len(notes)}; contexts = 'random' in a recipe draws from several")
+            raise UsageError(
+                f"wanted one --context, got {len(notes)}; contexts = 'random' in a recipe draws from several"
+            )
         trackers.refuse_unknown(track or [])
         policy = models.policy(model, steps)
         run = _begun(out, run_config(tasks, policy, notes, steps, seed, track or []))
@@ -96,7 +98,12 @@ def _begun(out: Path, config: dict[str, Any]) -> RunFolder:
 
 
 def run_config(
-    tasks: str, policy: HuggingFacePolicy, contexts: Sequence[Context], recipe: Recipe, seed: int, track: Sequence[str] = ()
+    tasks: str,
+    policy: HuggingFacePolicy,
+    contexts: Sequence[Context],
+    recipe: Recipe,
+    seed: int,
+    track: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Everything that is needed to repeat or resume a run."""
     from dataclasses import asdict
@@ -140,7 +147,7 @@ def train(
 ) -> dict[str, Any]:
     """Do what the run's config says; leaves the model in `model/` of the run."""
     import envs
-    from cli import models, trackers, workflow
+    from cli import models, workflow
     from cli.trackers import Tracking
     from opcd_agents.learner.distill import Subject
     from opcd_agents.learner.distill import distill as learn

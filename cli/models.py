@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-
     from transformers import PreTrainedModel
 
     from opcd_agents.policies.huggingface import HuggingFacePolicy
@@ -86,7 +85,9 @@ def teacher(name: str, student: HuggingFacePolicy) -> PreTrainedModel:
     """
     other = policy(name)
     if other.renderer.vocabulary != student.renderer.vocabulary:
-        raise ModelError(f"wanted a teacher with the vocabulary of {student.name}, got {name!r}, which has another; take one of its family")
+        raise ModelError(
+            f"wanted a teacher with the vocabulary of {student.name}, got {name!r}, which has another; take one of its family"
+        )
     return other.network
 
 

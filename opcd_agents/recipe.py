@@ -25,12 +25,26 @@ _CHOICES: Final = {
     "average": ("token", "sequence"),
     "keep": ("best", "last"),
 }
-_FROM_ONE: Final = ("updates", "episodes", "longest", "validation_episodes", "top_k", "teacher_every", "group", "row_tokens")
+_FROM_ONE: Final = (
+    "updates",
+    "episodes",
+    "longest",
+    "validation_episodes",
+    "top_k",
+    "teacher_every",
+    "group",
+    "row_tokens",
+)
 _FROM_NOUGHT: Final = (
     "sampled", "lr", "clip", "pull", "temperature", "anchors", "hold", "hold_target", "validate", "entry_clip", "importance", "nca",
     "lora_rank", "lora_alpha", "diagnose",
 )  # fmt: skip
-_SHARES: Final = ("beta", "teacher_rate")
+_BOUNDS: Final = (
+    dict.fromkeys(_FROM_ONE, (1.0, math.inf))
+    | dict.fromkeys(_FROM_NOUGHT, (0.0, math.inf))
+    | dict.fromkeys(("beta", "teacher_rate"), (0.0, 1.0))
+    | {"kl_temperature": (1e-3, math.inf)}
+)
 
 
 @dataclass(frozen=True)
@@ -131,14 +145,11 @@ class Recipe:
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 raise UnknownNameError(name, getattr(self, name), [value for value in known if value])
-        for name, least in (dict.fromkeys(_FROM_ONE, 1) | dict.fromkeys(_FROM_NOUGHT, 0)).items():
-            if not least <= getattr(self, name) < math.inf:
-                raise UsageError(f"recipe: wanted {name} of at least {least}, got {getattr(self, name)}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"recipe: wanted {name} from 0 to 1, got {getattr(self, name)}")
-        if not 0 < self.kl_temperature < math.inf:
-            raise UsageError(f"recipe: wanted kl_temperature above 0, got {self.kl_temperature}")
+        for name, (least, most) in _BOUNDS.items():
+            value = getattr(self, name)
+            if not least <= value <= most or value == math.inf:
+                upto = f" and at most {most:g}" if most < math.inf else ""
+                raise UsageError(f"recipe: wanted {name} of at least {least:g}{upto}, got {value}")
         if self.method == "grpo" and (self.group < 2 or self.episodes % self.group):
             raise UsageError(
                 f"recipe: wanted a group of at least 2 that divides episodes, got {self.group} and {self.episodes}"

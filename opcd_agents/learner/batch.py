@@ -78,7 +78,13 @@ def played(
         together = [(n, task, own) for n, task, own in mine if text in (None, own)]
         streams = [n for n, *_ in together]
         episodes = play(
-            policy, [task for _, task, _ in together], make_env, context=text, seed=seed, streams=streams, slots=max(len(together), 1)
+            policy,
+            [task for _, task, _ in together],
+            make_env,
+            context=text,
+            seed=seed,
+            streams=streams,
+            slots=max(len(together), 1),
         )
         found |= {n: (episode, own) for (n, _, own), episode in zip(together, episodes, strict=True)}
     return [found[n] for n, *_ in mine]
@@ -87,7 +93,11 @@ def played(
 def marked(episode: Episode, context: str, policy: HuggingFacePolicy, recipe: Recipe, weight: float) -> list[Example]:
     """The examples of an episode: which ids are learnt from, how they were drawn, what they weigh; none where a mask leaves none."""
     renderer = policy.renderer
-    flags = [flag for number, turn in enumerate(episode.turns) for flag in _learnt(number, turn, episode, renderer, recipe.learn)]
+    flags = [
+        flag
+        for number, turn in enumerate(episode.turns)
+        for flag in _learnt(number, turn, episode, renderer, recipe.learn)
+    ]
     drawn = [one for turn in episode.turns for one in turn.logprobs]
     found: list[Example] = []
     at = 0

@@ -15,9 +15,7 @@ import numpy as np
 from opcd_agents.errors import UsageError
 from opcd_agents.types import Task
 
-SOLUTION: Final = (
-    "Here is a reference solution:\n{solution}\n\nAfter understanding it, solve the problem in your own words, step by step."
-)
+SOLUTION: Final = "Here is a reference solution:\n{solution}\n\nAfter understanding it, solve the problem in your own words, step by step."
 
 
 class Contexts(ABC):
@@ -85,4 +83,6 @@ class Solutions(Contexts):
 def _refuse_empty(texts: Sequence[str]) -> None:
     # The released OPCD code goes on with an empty context where the file of experience is missing.
     if not texts or not all(text.strip() for text in texts):
-        raise UsageError("wanted a context for the teacher to read, got an empty one; make one with `opcd bank context`")
+        raise UsageError(
+            "wanted a context for the teacher to read, got an empty one; make one with `opcd bank context`"
+        )

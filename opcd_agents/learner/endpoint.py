@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from opcd_agents.errors import ModelError
-from opcd_agents.learner.teachers import Saying, Teacher
+from opcd_agents.learner.saying import Saying
+from opcd_agents.learner.teachers import Teacher
 from opcd_agents.types import Tokens
 
 _PATIENCE: Final = 600.0  # seconds; a long row on a busy server
@@ -38,9 +39,9 @@ class Told(Saying):
     positions: Sequence[Listed]
     vocabulary: int
 
-    def logits(self, rows: Tensor | slice) -> Tensor:
+    def logits(self, rows: slice) -> Tensor:
         """See `Saying`; what was not told shares the rest of the mass evenly."""
-        told = self.positions[rows] if isinstance(rows, slice) else [self.positions[i] for i in rows.tolist()]
+        told = self.positions[rows]
         filled = torch.empty(len(told), self.vocabulary)
         for row, listed in zip(filled, told, strict=True):
             ids, logs = torch.tensor(list(listed)), torch.tensor(list(listed.values())).clamp_(min=_LEAST)
@@ -91,14 +92,22 @@ class Endpoint(Teacher):
         [told] = self._ask([ids])
         sharp = all(len(told[i]) >= min(self._k, 2) for i in range(1, len(ids)))
         if not sharp:
-            raise ModelError(f"wanted {self._k} log-probabilities a position from {self._url}, got fewer; lower top_k or raise its --max-logprobs")
+            raise ModelError(
+                f"wanted {self._k} log-probabilities a position from {self._url}, got fewer; lower top_k or raise its --max-logprobs"
+            )
 
     def _ask(self, rows: Sequence[Sequence[int]]) -> list[list[Listed]]:
         """For each row what was told at each position; the first one has nothing."""
         answer = self._json(
             "POST",
             "/completions",
-            {"model": self._model, "prompt": [list(ids) for ids in rows], "max_tokens": 1, "temperature": 0, "prompt_logprobs": self._k},
+            {
+                "model": self._model,
+                "prompt": [list(ids) for ids in rows],
+                "max_tokens": 1,
+                "temperature": 0,
+                "prompt_logprobs": self._k,
+            },
         )
         choices = answer.get("choices")
         if not isinstance(choices, list) or len(cast("list[Any]", choices)) != len(rows):
@@ -120,7 +129,9 @@ class Endpoint(Teacher):
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise ModelError(f"wanted log-probabilities by id from {self._url}, got {here!r:.80}") from error
             if given not in listed or not all(0 <= i < self._vocabulary for i in listed):
-                raise ModelError(f"wanted log-probabilities of the ids that were given to {self._url}, got those of others: another tokenizer?")
+                raise ModelError(
+                    f"wanted log-probabilities of the ids that were given to {self._url}, got those of others: another tokenizer?"
+                )
             found.append(listed)
         return found
 

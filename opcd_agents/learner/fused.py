@@ -17,6 +17,7 @@ from torch import Tensor
 
 from opcd_agents.errors import ModelError, UsageError
 from opcd_agents.learner.objectives import Objective
+from opcd_agents.learner.saying import Heard, Saying
 from opcd_agents.learner.support import probabilities
 
 _CHUNK_BYTES = 128 << 20  # of logits, both models'; fewer rows make slower products
@@ -107,8 +108,7 @@ def fused(
     objective: Objective,
     hidden: Tensor,
     head: Tensor,
-    teacher_hidden: Tensor | None,
-    teacher_head: Tensor | None,
+    teacher: Saying | None,
     said: Tensor,
     weights: Tensor,
     *,
@@ -121,8 +121,8 @@ def fused(
         objective: What is measured at each position.
         hidden: Student's last hidden states [rows, size]; gradient flows here.
         head: Student's output embedding [vocabulary, size]; gradient flows here if it requires one.
-        teacher_hidden: Teacher's hidden states [rows, its size]; no gradient. None if not needed.
-        teacher_head: Teacher's output embedding [vocabulary, its size]; where it is `head`, it is read once for both.
+        teacher: What the teacher says of each row; no gradient. None if not needed. Where it is one model with this `head`, that is
+            read once for both.
         said: Sampled ids [rows].
         weights: Weight of each row in the sum [rows], of either sign.
         sampler: Asks for importance weights as factors of `weights`.
@@ -132,7 +132,8 @@ def fused(
         UsageError: The objective needs a teacher and there is none.
         ModelError: The heads' vocabularies differ.
     """
-    student, teacher = _Model(hidden.detach(), head.detach()), _teacher(objective, head, teacher_hidden, teacher_head)
+    student = _Model(hidden.detach(), head.detach())
+    teacher = _checked(objective, head, teacher)
     exact = torch.promote_types(head.dtype, torch.float32)
     trained = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
     results = _Results(
@@ -151,20 +152,6 @@ def fused(
     return Fused(loss, results.losses, Statistics(*results.statistics) if top else None)  # pyright: ignore[reportArgumentType]
 
 
-def fused_loss(
-    objective: Objective,
-    hidden: Tensor,
-    head: Tensor,
-    teacher_hidden: Tensor | None,
-    teacher_head: Tensor | None,
-    said: Tensor,
-    weights: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """`fused` for the loss alone: the scalar, and the detached loss of each row [rows]."""
-    result = fused(objective, hidden, head, teacher_hidden, teacher_head, said, weights)
-    return result.loss, result.losses
-
-
 def chunk_rows(*heads: Tensor) -> int:
     """Rows of one chunk: as many as fit the byte budget with logits of these heads, at least 16."""
     return max(16, _CHUNK_BYTES // sum(head.shape[0] * head.element_size() for head in heads))
@@ -179,7 +166,9 @@ class _Known(torch.autograd.Function):
     """A scalar whose gradients are known already; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, hidden: Tensor, head: Tensor, d_hidden: Tensor, d_head: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, loss: Tensor, hidden: Tensor, head: Tensor, d_hidden: Tensor, d_head: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(d_hidden, d_head)
         ctx.head_dtype = head.dtype
         return loss.clone()
@@ -191,23 +180,23 @@ class _Known(torch.autograd.Function):
         return None, d_hidden * scale, None if d_head is None else (d_head * scale).to(ctx.head_dtype), None, None
 
 
-def _teacher(objective: Objective, head: Tensor, theirs: Tensor | None, their_head: Tensor | None) -> _Model | None:
+def _checked(objective: Objective, head: Tensor, teacher: Saying | None) -> Saying | None:
     """The teacher, where the objective needs one."""
     if not objective.needs_teacher:
         return None
-    if theirs is None or their_head is None:
-        raise UsageError(f"wanted a teacher's hidden states and head for {type(objective).__name__}, got none")
-    if head.shape[0] != their_head.shape[0]:
+    if teacher is None:
+        raise UsageError(f"wanted a teacher for {type(objective).__name__}, got none")
+    if head.shape[0] != teacher.vocabulary:
         raise ModelError(
-            f"wanted one vocabulary for student and teacher, got heads of {head.shape[0]} and {their_head.shape[0]} ids; "
+            f"wanted one vocabulary for student and teacher, got heads of {head.shape[0]} and {teacher.vocabulary} ids; "
             "take a teacher of the same family, or cut the longer head where both tokenizers agree"
         )
-    return _Model(theirs.detach(), their_head.detach())
+    return teacher
 
 
-def _run(student: _Model, teacher: _Model | None, task: _Task, results: _Results) -> None:
+def _run(student: _Model, teacher: Saying | None, task: _Task, results: _Results) -> None:
     """Fill in the results, chunk by chunk."""
-    chunk = chunk_rows(student.head, *([teacher.head] if teacher else []))
+    chunk = chunk_rows(student.head, *([student.head] if teacher else []))
     logits = _Logits(student, teacher, min(chunk, len(student.hidden)))
     for rows in _slices(0, len(student.hidden), chunk):
         ours, theirs = logits(rows)
@@ -227,25 +216,26 @@ def _slices(start: int, stop: int, size: int) -> Iterator[slice]:
 class _Logits:
     """Logits of both models for a chunk, in buffers that the next chunk takes over."""
 
-    def __init__(self, student: _Model, teacher: _Model | None, rows: int) -> None:
+    def __init__(self, student: _Model, teacher: Saying | None, rows: int) -> None:
         self._student, self._teacher = student, teacher
-        self._shared = teacher is not None and _same(student.head, teacher.head)
+        single = teacher.parts[0] if isinstance(teacher, Heard) and len(teacher.parts) == 1 else None
+        self._single = single
+        self._shared = single is not None and _same(student.head, single.head)
         self._ours = student.head.new_empty((1 + self._shared) * rows, student.head.shape[0])
-        self._theirs = None if teacher is None or self._shared else teacher.head.new_empty(rows, teacher.head.shape[0])
+        self._theirs = None if single is None or self._shared else single.head.new_empty(rows, single.head.shape[0])
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor | None]:
         """The student's and the teacher's logits; the caller may overwrite them."""
         n = rows.stop - rows.start
-        hidden = self._student.hidden[rows]
-        if self._teacher is None:
-            return torch.mm(hidden, self._student.head.T, out=self._ours[:n]), None
-        if self._shared:
-            both = torch.cat([hidden, self._teacher.hidden[rows]])
+        hidden, single = self._student.hidden[rows], self._single
+        if self._shared and single is not None:
+            both = torch.cat([hidden, single.hidden[rows]])
             ours, theirs = torch.mm(both, self._student.head.T, out=self._ours[: 2 * n]).split(n)
             return ours, theirs
-        assert self._theirs is not None
         ours = torch.mm(hidden, self._student.head.T, out=self._ours[:n])
-        return ours, torch.mm(self._teacher.hidden[rows], self._teacher.head.T, out=self._theirs[:n])
+        if single is not None and self._theirs is not None:
+            return ours, torch.mm(single.hidden[rows], single.head.T, out=self._theirs[:n])
+        return ours, None if self._teacher is None else self._teacher.logits(rows).to(ours.device)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -171,15 +171,21 @@ class Learner:
         return self._accumulate(turned, ForwardKL(), self._rereader, self.settings.nca)
 
     def _accumulate(
-        self, examples: Sequence[Example], objective: Objective, teacher: Teacher | None, factor: float = 1.0, top: int = 0
+        self,
+        examples: Sequence[Example],
+        objective: Objective,
+        teacher: Teacher | None,
+        factor: float = 1.0,
+        top: int = 0,
     ) -> _Sums:
         """Add `factor` times the gradient of an objective; returns its average times that, and what was seen."""
         counts = [e.counts for e in examples]
         ids, rows = self._workers.total([sum(counts), len(examples)])
-        each = [e.weight * factor / (ids if self.settings.average == "token" else rows * n) for e, n in zip(examples, counts, strict=True)]
-        sums = _Sums(
-            rows=len(examples), sampled=sum(counts), encoded=sum(len(e.student.ids) for e in examples)
-        )
+        each = [
+            e.weight * factor / (ids if self.settings.average == "token" else rows * n)
+            for e, n in zip(examples, counts, strict=True)
+        ]
+        sums = _Sums(rows=len(examples), sampled=sum(counts), encoded=sum(len(e.student.ids) for e in examples))
         for part in self._parts(examples):
             sums.add(self._backward([examples[i] for i in part], [each[i] for i in part], objective, teacher, top))
         return sums
@@ -197,7 +203,12 @@ class Learner:
             yield part
 
     def _backward(
-        self, examples: Sequence[Example], weights: Sequence[float], objective: Objective, teacher: Teacher | None, top: int
+        self,
+        examples: Sequence[Example],
+        weights: Sequence[float],
+        objective: Objective,
+        teacher: Teacher | None,
+        top: int,
     ) -> _Sums:
         """Accumulate the gradient of some rows."""
         rows, device = [e.student for e in examples], self.student.device

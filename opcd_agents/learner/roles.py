@@ -91,7 +91,9 @@ def _objective(recipe: Recipe) -> Objective:
     if recipe.support == "exact" and limit == math.inf and recipe.kl_temperature == 1 and divergence != "jsd":
         return ReverseKL() if divergence == "reverse" else ForwardKL()
     beta = {"reverse": 1.0, "forward": 0.0, "jsd": recipe.beta}[divergence]
-    return Divergence(beta, cast("Any", recipe.support), recipe.top_k, cast("Any", recipe.tail), limit, recipe.kl_temperature)
+    return Divergence(
+        beta, cast("Any", recipe.support), recipe.top_k, cast("Any", recipe.tail), limit, recipe.kl_temperature
+    )
 
 
 def _settings(recipe: Recipe, low: torch.dtype) -> Settings:
@@ -131,7 +133,9 @@ def _teacher(
             return Following(student, 1.0, recipe.teacher_every)
         if name == "trust":
             if initial is None:
-                raise UsageError("wanted teacher = 'trust' with whole weights, got it with an adapter; use 'frozen' or lora_rank = 0")
+                raise UsageError(
+                    "wanted teacher = 'trust' with whole weights, got it with an adapter; use 'frozen' or lora_rank = 0"
+                )
             return TrustRegion(initial, student, recipe.teacher_rate)
         if name.startswith(("http://", "https://")):
             return Endpoint(name, head_of(student).weight.shape[0], _told(recipe))
@@ -149,7 +153,9 @@ def _told(recipe: Recipe) -> int:
     if recipe.divergence == "sampled":
         return 0
     if recipe.support != "teacher":
-        raise UsageError("an endpoint tells no whole distribution; wanted divergence = 'sampled' or support = 'teacher'")
+        raise UsageError(
+            "an endpoint tells no whole distribution; wanted divergence = 'sampled' or support = 'teacher'"
+        )
     return recipe.top_k
 
 
@@ -168,7 +174,10 @@ def _adapter(network: PreTrainedModel, recipe: Recipe, seed: int) -> Any:
     except ImportError as error:
         raise MissingError("wanted peft for lora_rank; pip install 'opcd-agents[lora]'") from error
     config = peft.LoraConfig(
-        r=recipe.lora_rank, lora_alpha=int(recipe.lora_alpha or 2 * recipe.lora_rank), target_modules="all-linear", task_type="CAUSAL_LM"
+        r=recipe.lora_rank,
+        lora_alpha=int(recipe.lora_alpha or 2 * recipe.lora_rank),
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -184,7 +193,9 @@ def _playing(policy: HuggingFacePolicy, network: PreTrainedModel, recipe: Recipe
     return HuggingFacePolicy(network, policy.renderer, name, recipe.temperature, recipe.longest)
 
 
-def _player(policy: HuggingFacePolicy, recipe: Recipe, low: torch.dtype) -> tuple[HuggingFacePolicy, Callable[[], None]]:
+def _player(
+    policy: HuggingFacePolicy, recipe: Recipe, low: torch.dtype
+) -> tuple[HuggingFacePolicy, Callable[[], None]]:
     """The student as it plays: itself, or, where passes are in bfloat16, one copy an update, never a cast for each token."""
     if low == policy.network.dtype:
         return _playing(policy, policy.network, recipe, policy.name), lambda: None

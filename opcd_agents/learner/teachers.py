@@ -11,8 +11,8 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, cast, final
+from dataclasses import replace
+from typing import Any, Final, cast, final
 
 import torch
 from torch import Tensor
@@ -20,61 +20,14 @@ from transformers import PreTrainedModel
 
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner.forward import PrefixStates
+from opcd_agents.learner.saying import Heard, Part, Saying
 from opcd_agents.policies.huggingface import head_of
 from opcd_agents.types import Tokens
-
 
 LIVE: Final = (
     "a live teacher may run away with its student: 18.8 % of Sokoban games won against 53.9 % with a frozen one (OPCD, table 5); "
     "prefer teacher = 'frozen' or 'ema'"
 )
-
-
-class Saying(ABC):
-    """What a teacher says at the sampled positions of some rows."""
-
-    @abstractmethod
-    def logits(self, rows: Tensor | slice) -> Tensor:
-        """Logits at some positions, up to a constant of each: [rows, vocabulary], float32, the caller's to overwrite."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one model says: `hidden @ head.T` are its logits.
-
-    Attributes:
-        hidden: [positions, its size].
-        head: [vocabulary, its size].
-        weight: Its share among several.
-    """
-
-    hidden: Tensor
-    head: Tensor
-    weight: float = 1.0
-
-
-@final
-@dataclass(frozen=True)
-class Heard(Saying):
-    """What one model or several say.
-
-    Attributes:
-        parts: At least one; their weights add up to 1.
-        mix: Whether several are averaged as probabilities (an ensemble) or as logits (a trust region).
-    """
-
-    parts: tuple[Part, ...]
-    mix: Literal["probabilities", "logits"] = "probabilities"
-
-    def logits(self, rows: Tensor | slice) -> Tensor:
-        """See `Saying`."""
-        said = [(part.hidden[rows] @ part.head.T).float() for part in self.parts]
-        if len(said) == 1:
-            return said[0]
-        shares = torch.tensor([part.weight for part in self.parts], device=said[0].device)[:, None, None]
-        if self.mix == "logits":
-            return (torch.stack(said) * shares).sum(0)
-        return torch.logsumexp(torch.stack([torch.log_softmax(logits, -1) for logits in said]) + shares.log(), 0)
 
 
 class Teacher(ABC):
@@ -98,7 +51,9 @@ class Teacher(ABC):
             CheckpointError: It kept something else.
         """
         if tensors:
-            raise CheckpointError("checkpoint belongs to a run with another teacher; resume with the recipe it began with")
+            raise CheckpointError(
+                "checkpoint belongs to a run with another teacher; resume with the recipe it began with"
+            )
 
 
 @final
@@ -244,7 +199,9 @@ class Ensemble(Teacher):
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Teacher`."""
-        return {f"{i}|{name}": t for i, (teacher, _) in enumerate(self._members) for name, t in teacher.tensors().items()}
+        return {
+            f"{i}|{name}": t for i, (teacher, _) in enumerate(self._members) for name, t in teacher.tensors().items()
+        }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Teacher`."""
