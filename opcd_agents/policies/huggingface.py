@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from opcd_agents.errors import ModelError
 from opcd_agents.policies.cache import RowCache
+from opcd_agents.policies.sampling import draw
 from opcd_agents.render import Renderer
 from opcd_agents.types import Info, Reply
 
@@ -212,34 +213,20 @@ def _sample(
     Returns:
         Ids and log-probabilities of each row's reply.
     """
-    head = head_of(policy.network)
+    head, device = head_of(policy.network), hidden.device
     end = policy.renderer.end_id
     rows = len(chance)
     ids: list[list[int]] = [[] for _ in range(rows)]
     scores: list[list[float]] = [[] for _ in range(rows)]
     running = np.ones(rows, dtype=bool)
     while True:
-        drawn, logprob = _draw(head(hidden).float(), policy.temperature, chance, running)
+        uniform = [rng.random() if alive else 0.0 for rng, alive in zip(chance, running, strict=True)]
+        drawn, logprob = draw(head(hidden), policy.temperature, torch.tensor(uniform, dtype=torch.double).to(device))
         for row in np.flatnonzero(running):
             ids[row].append(int(drawn[row]))
             scores[row].append(float(logprob[row]))
             running[row] = drawn[row] != end and len(ids[row]) < policy.longest
         if not running.any():
             return ids, scores
-        alive = torch.from_numpy(running).to(hidden.device)
-        hidden = cache.extend(drawn[:, None].to(hidden.device), alive.long())[:, 0]
-
-
-def _draw(
-    logits: Tensor, temperature: float, chance: Sequence[np.random.Generator], running: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    """One id a row by inverse CDF, and its log-probability under the tempered distribution."""
-    if temperature == 0:
-        drawn = logits.argmax(-1)
-        return drawn, torch.log_softmax(logits, -1).gather(1, drawn[:, None])[:, 0]
-    logprobs = torch.log_softmax(logits / temperature, -1)
-    heights = logprobs.double().exp().cumsum(-1)
-    uniform = [rng.random() if alive else 0.0 for rng, alive in zip(chance, running, strict=True)]
-    at = torch.tensor(uniform, dtype=torch.double, device=logits.device)[:, None] * heights[:, -1:]
-    drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-    return drawn, logprobs.gather(1, drawn[:, None])[:, 0]
+        alive = torch.from_numpy(running).to(device)
+        hidden = cache.extend(drawn[:, None].to(device), alive.long())[:, 0]
