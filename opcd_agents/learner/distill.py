@@ -21,13 +21,13 @@ from opcd_agents.errors import UsageError
 from opcd_agents.learner import checkpoint
 from opcd_agents.learner.learner import Average, Learner
 from opcd_agents.learner.objectives import ForwardKL, NegativeLogLikelihood, Objective, ReverseKL
+from opcd_agents.learner.rows import example
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe
-from opcd_agents.render import Renderer
 from opcd_agents.rollout import deal, play
 from opcd_agents.runs import RunFolder
 from opcd_agents.scores import score
-from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task, Tokens
+from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task
 
 _OBJECTIVES: dict[str, type[Objective]] = {"opcd": ReverseKL, "off-policy": ForwardKL, "sft": NegativeLogLikelihood}
 
@@ -51,19 +51,6 @@ class Subject:
     make_env: MakeEnv
     context: str
     anchors: Sequence[Example] = ()
-
-
-def example(episode: Episode, renderer: Renderer, context: str) -> Example:
-    """Pair the rows of one episode: the student's without, the teacher's with the context; whoever played."""
-    first = episode.turns[0].observation
-    student = Tokens.of(episode.turns, renderer.opening(None, first))
-    return Example(student, Tokens.of(episode.turns, renderer.opening(context, first)))
-
-
-def anchor(episode: Episode) -> Example:
-    """An episode played with a context of its own, which both sides read."""
-    row = Tokens.of(episode.turns)
-    return Example(row, row)
 
 
 def distill(

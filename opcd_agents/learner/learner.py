@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from opcd_agents.learner.forward import FrozenStates, student_states
 from opcd_agents.learner.objectives import ForwardKL, Objective, fused_loss
-from opcd_agents.policies.huggingface import head_of
+from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Example
 
 Average = Literal["token", "sequence"]
