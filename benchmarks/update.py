@@ -88,6 +88,7 @@ class IdText:
     """A renderer whose texts are ids in decimals: every length is exact, and no reply ends early."""
 
     end_id = -1
+    history = "append"
 
     def opening(self, context: str | None, observation: str) -> list[int]:
         """Ids of the context and of the first observation."""

@@ -70,7 +70,8 @@ def policy(name: str, steps: Recipe | None = None) -> HuggingFacePolicy:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if Path(found).is_dir():  # a bar for a download is welcome, one for reading a file is not
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from opcd_agents.policies.huggingface import HuggingFacePolicy, load
+    from opcd_agents.policies.huggingface import HuggingFacePolicy
+    from opcd_agents.policies.loading import load
 
     steps = steps or recipe(name)
     network, renderer = load(found, history=steps.history, thinking=steps.thinking)

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _STEP = 64  # cells added at a time
+_FULL, _SLIDING = "full_attention", "sliding_attention"  # types of layers, as transformers calls them
 
 
 class _Lane(CacheLayerMixin):
@@ -76,7 +77,7 @@ class RowCache:
     """The states of a batch of growing rows under one model.
 
     Args:
-        model: A decoder (without head) of the Llama kind: full attention in every layer.
+        model: A decoder (without head) with full or sliding-window attention in each layer; see `loading.check`.
         rows: How many rows.
     """
 
@@ -100,14 +101,33 @@ class RowCache:
         seen = int(at.max()) + 1
         for lane in self._lanes:
             lane.at, lane.seen = at, seen
-        hidden = torch.arange(seen, device=ids.device) > at[:, None, :, None]
-        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=ids.device)
-        mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
+        masks: Any = self._masks(at, seen)  # some models take one for each type of layer
         out = self._model(
-            input_ids=ids, attention_mask=mask, position_ids=at, past_key_values=self._cache, use_cache=True
+            input_ids=ids, attention_mask=masks, position_ids=at, past_key_values=self._cache, use_cache=True
         )
         self.lengths = self.lengths + counts
         return out.last_hidden_state
+
+    def _masks(self, at: Tensor, seen: int) -> Tensor | dict[str, Tensor]:
+        """What the ids at positions `at` [rows, new] must not look at: what comes later, or lies before a window."""
+        cells, config = torch.arange(seen, device=at.device), self._model.config
+        behind = cells > at[:, None, :, None]
+        window: int | None = getattr(config, "sliding_window", None)
+        types = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
+        if types == {_FULL} or window is None:
+            return self._mask(behind)
+        sliding = self._mask(behind | (cells <= at[:, None, :, None] - window))
+        if not hasattr(config, "layer_types"):
+            return sliding
+        return {_FULL: self._mask(behind), _SLIDING: sliding}
+
+    def _mask(self, hidden: Tensor) -> Tensor:
+        mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
+
+    def rewind(self, lengths: Sequence[int]) -> None:
+        """Forget what lies behind the first ids of each row: no row looks past its own length, and the next write goes there."""
+        self.lengths = torch.tensor(lengths, device=self.lengths.device)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""

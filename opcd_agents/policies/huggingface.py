@@ -6,74 +6,23 @@ Knows no environment and no loss.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os.path import commonprefix
-from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from opcd_agents.errors import ModelError
 from opcd_agents.policies.cache import RowCache
+from opcd_agents.policies.loading import head_of, weights_hash
+from opcd_agents.policies.sampling import draw
 from opcd_agents.render import Renderer
 from opcd_agents.types import Info, Reply
 
 _ROOM = 256  # cells behind a shared prefix, enough for a few turns
-_SCALES = ("logits_scaling", "logit_scale")  # as Granite and Cohere call it
 _SHARED = 16  # a common prefix shorter than this is not worth a forward pass of its own
-
-
-def load(model: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, Renderer]:
-    """Load a model folder or hub name, and the renderer of its tokenizer.
-
-    Args:
-        model: A local folder, or a name that `from_pretrained` resolves.
-        device: A torch device.
-        dtype: Type of the weights.
-
-    Raises:
-        ModelError: There is no such folder, or it holds no weights, tokenizer or chat template.
-    """
-    folder = Path(model)
-    if model.startswith((".", "/", "~")) and not folder.expanduser().is_dir():
-        raise ModelError(f"wanted a model folder, got {model!r}, which does not exist")
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise ModelError(f"wanted a model folder with weights (*.safetensors), got {model!r} without any")
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype, trust_remote_code=False, output_loading_info=True
-        )
-        network, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
-        tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0][:200]
-        raise ModelError(f"wanted a causal language model, got {model!r}: {reason}") from error
-    if missing := sorted(found["missing_keys"]):  # from_pretrained would make them up
-        raise ModelError(f"{model!r} lacks {len(missing)} weights that its config.json promises, such as {missing[0]}")
-    check(network, tokenizer, model)
-    network.to(device)  # pyright: ignore[reportArgumentType]
-    return network.eval(), Renderer(tokenizer)
-
-
-def check(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Refuse what the learner cannot treat exactly.
-
-    Raises:
-        ModelError: No chat template, or logits that are more than `hidden @ head`.
-    """
-    if not tokenizer.chat_template:
-        raise ModelError(f"wanted a tokenizer with a chat template, got {name!r} without one (a base model?)")
-    if getattr(network.config, "final_logit_softcapping", None):
-        raise ModelError(f"{name!r} caps its logits, which the fused loss does not know yet")
-    if any(getattr(network.config, key, None) not in (None, 1, 1.0) for key in _SCALES):
-        raise ModelError(f"{name!r} scales its logits, which the fused loss does not know yet")
-    if getattr(network.config, "sliding_window", None) and getattr(network.config, "use_sliding_window", True):
-        raise ModelError(f"{name!r} has sliding-window attention, which the row cache does not know yet")
 
 
 class HuggingFacePolicy:
@@ -106,25 +55,29 @@ class HuggingFacePolicy:
         return _Session(self, context, seeds)
 
 
-def head_of(network: PreTrainedModel) -> torch.nn.Linear:
-    """The output embedding, weight [vocabulary, size].
+@dataclass
+class _Row:
+    """One conversation. `ids` are its last prompt and reply; the cache has seen all of them but the last."""
 
-    Raises:
-        ModelError: The model has none.
-    """
-    head = network.get_output_embeddings()
-    if not isinstance(head, torch.nn.Linear) or "bias" in dict(head.named_parameters()):
-        raise ModelError("wanted a language model with a plain linear head, got one without")
-    return head
+    heard: list[str] = field(default_factory=list[str])
+    said: list[str] = field(default_factory=list[str])
+    ids: list[int] = field(default_factory=list[int])
 
+    def hear(self, observation: str, renderer: Renderer, context: str | None) -> tuple[list[int], list[int]]:
+        """Go on to the next reply.
 
-def weights_hash(network: torch.nn.Module) -> str:
-    """sha256 (hex, 16 digits) over names and bytes of all parameters."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.named_parameters()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+        Returns:
+            The prompt as it is recorded, and all ids up to the reply; the same but where an earlier row goes on.
+        """
+        self.heard.append(observation)
+        if not self.said:
+            whole = renderer.opening(context, observation)
+        elif renderer.history == "append":
+            new = renderer.following(self.ids[-1:], observation)
+            return new, self.ids + new
+        else:
+            whole = renderer.prompt(context, self.heard, self.said)
+        return whole, whole
 
 
 class _Session:
@@ -137,46 +90,47 @@ class _Session:
         self._slots: list[int] = []  # whose rows they are
         self._cache: RowCache | None = None
         self._prefix: tuple[list[int], RowCache] | None = None
-        self._said: dict[int, tuple[int, ...]] = {}
+        self._rows: dict[int, _Row] = {}
 
     @torch.inference_mode()
     def reply(self, heard: Mapping[int, tuple[str, Info]]) -> dict[int, Reply]:
         """Answer each slot's observation."""
-        prompts = {slot: self._prompt(slot, heard[slot][0]) for slot in sorted(heard)}
-        hidden = self._prefill(prompts)
+        renderer = self._policy.renderer
+        fresh = [slot for slot in sorted(heard) if slot not in self._rows]
+        self._rows |= {slot: _Row() for slot in fresh}
+        prompts = {slot: self._rows[slot].hear(text, renderer, self._context) for slot, (text, _) in heard.items()}
+        hidden = self._prefill({slot: whole for slot, (_, whole) in prompts.items()}, fresh)
         assert self._cache is not None
         ids, logprobs = _sample(self._policy, self._cache, hidden, [self._chance[s] for s in self._slots])
         replies: dict[int, Reply] = {}
         for slot, mine, scores in zip(self._slots, ids, logprobs, strict=True):
-            self._said[slot] = tuple(mine)
-            text = self._policy.renderer.text(mine)
-            replies[slot] = Reply(text, tuple(prompts[slot]), tuple(mine), tuple(scores))
+            prompt, whole = prompts[slot]
+            row, text = self._rows[slot], renderer.text(mine)
+            row.ids = whole + mine
+            row.said.append(text)
+            replies[slot] = Reply(text, tuple(prompt), tuple(mine), tuple(scores))
         return replies
 
-    def _prompt(self, slot: int, observation: str) -> list[int]:
-        if slot in self._said:
-            return self._policy.renderer.following(self._said[slot], observation)
-        return self._policy.renderer.opening(self._context, observation)
-
-    def _prefill(self, prompts: Mapping[int, list[int]]) -> Tensor:
+    def _prefill(self, rows: Mapping[int, list[int]], fresh: Sequence[int]) -> Tensor:
         """Feed what is new to the rows that go on and to those that begin; returns their last hidden states."""
-        going = [slot for slot in self._slots if slot in prompts]
-        fresh = [slot for slot in prompts if slot not in self._said]
+        going = [slot for slot in self._slots if slot in rows]
         hidden: list[Tensor] = []
         if going:
             assert self._cache is not None
             if going != self._slots:
                 self._cache.keep([self._slots.index(slot) for slot in going])
-            # The last sampled id of a row is one that no cache has seen.
-            hidden.append(self._cache.append([[self._said[s][-1], *prompts[s]] for s in going]))
+            # At least one id is fed: the hidden state of the last is wanted, and no cache has seen what was sampled last.
+            known = [len(commonprefix([self._rows[slot].ids[:-1], rows[slot][:-1]])) for slot in going]
+            self._cache.rewind(known)
+            hidden.append(self._cache.append([rows[slot][n:] for slot, n in zip(going, known, strict=True)]))
         if fresh:
-            begun, last = self._begin([prompts[slot] for slot in fresh])
+            begun, last = self._begin([rows[slot] for slot in fresh])
             hidden.append(last)
             if going and self._cache is not None:
                 self._cache.join(begun)
             else:
                 self._cache = begun
-        self._slots = going + fresh
+        self._slots = [*going, *fresh]
         return torch.cat(hidden)
 
     def _begin(self, prompts: list[list[int]]) -> tuple[RowCache, Tensor]:
@@ -212,34 +166,19 @@ def _sample(
     Returns:
         Ids and log-probabilities of each row's reply.
     """
-    head = head_of(policy.network)
-    end = policy.renderer.end_id
-    rows = len(chance)
-    ids: list[list[int]] = [[] for _ in range(rows)]
-    scores: list[list[float]] = [[] for _ in range(rows)]
-    running = np.ones(rows, dtype=bool)
+    head, end, device = head_of(policy.network), policy.renderer.end_id, hidden.device
+    ids: list[list[int]] = [[] for _ in chance]
+    scores: list[list[float]] = [[] for _ in chance]
+    running = list(range(len(chance)))
     while True:
-        drawn, logprob = _draw(head(hidden).float(), policy.temperature, chance, running)
-        for row in np.flatnonzero(running):
-            ids[row].append(int(drawn[row]))
-            scores[row].append(float(logprob[row]))
-            running[row] = drawn[row] != end and len(ids[row]) < policy.longest
-        if not running.any():
+        uniform = torch.tensor([chance[row].random() for row in running], dtype=torch.double, device=device)
+        drawn, logprobs = draw(head(hidden[running]), policy.temperature, uniform)
+        for row, drew, score in zip(running, drawn.tolist(), logprobs.tolist(), strict=True):
+            ids[row].append(drew)
+            scores[row].append(score)
+        running = [row for row in running if ids[row][-1] != end and len(ids[row]) < policy.longest]
+        if not running:
             return ids, scores
-        alive = torch.from_numpy(running).to(hidden.device)
-        hidden = cache.extend(drawn[:, None].to(hidden.device), alive.long())[:, 0]
-
-
-def _draw(
-    logits: Tensor, temperature: float, chance: Sequence[np.random.Generator], running: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    """One id a row by inverse CDF, and its log-probability under the tempered distribution."""
-    if temperature == 0:
-        drawn = logits.argmax(-1)
-        return drawn, torch.log_softmax(logits, -1).gather(1, drawn[:, None])[:, 0]
-    logprobs = torch.log_softmax(logits / temperature, -1)
-    heights = logprobs.double().exp().cumsum(-1)
-    uniform = [rng.random() if alive else 0.0 for rng, alive in zip(chance, running, strict=True)]
-    at = torch.tensor(uniform, dtype=torch.double, device=logits.device)[:, None] * heights[:, -1:]
-    drawn = torch.searchsorted(heights, at, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
-    return drawn, logprobs.gather(1, drawn[:, None])[:, 0]
+        alive = torch.zeros(len(chance), dtype=torch.long, device=device)
+        alive[running] = 1
+        hidden = cache.extend(torch.tensor([[row[-1]] for row in ids], device=device), alive)[:, 0]

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from opcd_agents.errors import UsageError
-from opcd_agents.learner.distill import Subject, anchor, distill, example
+from opcd_agents.learner.distill import Subject, distill
+from opcd_agents.learner.rows import anchor, example
 from opcd_agents.pocket.houses import Goal, sample_house
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe

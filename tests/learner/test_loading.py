@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from cli.distill import save_model
 from opcd_agents.errors import ModelError, RunError
-from opcd_agents.policies.huggingface import HuggingFacePolicy, check, load
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.policies.loading import check, load
 from opcd_agents.runs import RunFolder
 
 WEIGHTS = "model.safetensors"

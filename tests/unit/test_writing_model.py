@@ -14,7 +14,8 @@ from experience_bank.writing import (
     write_critiques,
     write_operations,
 )
-from opcd_agents.policies.huggingface import HuggingFacePolicy, load
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.policies.loading import load
 from opcd_agents.types import Episode, Outcome, Provenance, Split, Task, Turn
 
 POCKET = Path(opcd_agents.__path__[0]) / "pocket" / "weights" / "pocket"

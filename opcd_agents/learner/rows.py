@@ -1,0 +1,74 @@
+"""Episodes to pairs of rows: the student's without the context, the teacher's with it, whoever played.
+
+An episode does not say with which `history` it was played; the renderer it is handed does, and must be the one it was
+played with. Knows no loss.
+"""
+
+from __future__ import annotations
+
+from opcd_agents.errors import ModelError, UsageError
+from opcd_agents.render import Renderer
+from opcd_agents.types import Episode, Example, Tokens
+
+
+def examples(episode: Episode, renderer: Renderer, context: str, longest: int | None = None) -> list[Example]:
+    """Pair the rows of one episode.
+
+    Args:
+        episode: At least one turn.
+        renderer: The one it was played with. History `append`: one growing row an episode; `per_turn`: a row for each
+            turn, whose prompt is rendered from all that was heard and said before it.
+        context: What the teacher reads, as system message, or in front of the first observation where the template has
+            no system role.
+        longest: Most ids of a row, as `positions(network)` tells; None: no limit.
+
+    Raises:
+        ModelError: A row is longer than that. Nothing is ever cut off.
+    """
+    pairs = (
+        [example(episode, renderer, context)] if renderer.history == "append" else _by_turn(episode, renderer, context)
+    )
+    for pair in pairs:
+        _fits(pair, longest)
+    return pairs
+
+
+def example(episode: Episode, renderer: Renderer, context: str) -> Example:
+    """The rows of one episode that was played with history `append`.
+
+    Raises:
+        UsageError: The renderer's history is another.
+    """
+    if renderer.history != "append":
+        raise UsageError(
+            "wanted a renderer with history 'append' for one row an episode; `examples` pairs turn by turn"
+        )
+    first = episode.turns[0].observation
+    student = Tokens.of(episode.turns, renderer.opening(None, first))
+    return Example(student, Tokens.of(episode.turns, renderer.opening(context, first)))
+
+
+def anchor(episode: Episode) -> Example:
+    """An episode played with a context of its own, which both sides read, with history `append`."""
+    row = Tokens.of(episode.turns)
+    return Example(row, row)
+
+
+def _by_turn(episode: Episode, renderer: Renderer, context: str) -> list[Example]:
+    heard = [turn.observation for turn in episode.turns]
+    said = [turn.reply for turn in episode.turns]
+    pairs: list[Example] = []
+    for i, turn in enumerate(episode.turns):
+        prompts = (renderer.prompt(side, heard[: i + 1], said[:i]) for side in (None, context))
+        student, teacher = (Tokens.of([turn], prompt) for prompt in prompts)
+        pairs.append(Example(student, teacher))
+    return pairs
+
+
+def _fits(pair: Example, longest: int | None) -> None:
+    length = max(len(pair.student.ids), len(pair.teacher.ids))
+    if longest is not None and length > longest:
+        raise ModelError(
+            f"wanted rows of at most {longest} ids, the positions of the model, got one of {length}; "
+            "shorten the context, the replies or the episodes"
+        )
