@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -135,7 +135,8 @@ def _damage(config: dict[str, Any]) -> str | None:
     kinds = {"tasks": str, "model": str, "weights": str, "contexts": list, "recipe": dict, "seed": int, "track": list}
     wrong = [key for key, kind in kinds.items() if not isinstance(config.get(key), kind)]
     if not wrong and not all(
-        isinstance(one, dict) and all(isinstance(one.get(key), str) for key in ("id", "scope", "text"))
+        isinstance(one, dict)
+        and all(isinstance(cast("dict[str, Any]", one).get(key), str) for key in ("id", "scope", "text"))
         for one in config["contexts"]
     ):
         wrong = ["contexts"]

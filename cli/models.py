@@ -6,7 +6,7 @@ import os
 import re
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import opcd_agents
 from opcd_agents.errors import MissingError, ModelError, UnknownNameError, UsageError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from opcd_agents.policies.huggingface import HuggingFacePolicy
+    from opcd_agents.render import History
 
 PACKAGED: Final = ("pocket", "pocket-large")
 _WEIGHTS: Final = Path(opcd_agents.__path__[0]) / "pocket" / "weights"
@@ -74,7 +75,8 @@ def policy(name: str, steps: Recipe | None = None) -> HuggingFacePolicy:
     from opcd_agents.policies.loading import load
 
     steps = steps or recipe(name)
-    network, renderer = load(found, history=steps.history, thinking=steps.thinking)
+    thinking = {"": None, "on": True, "off": False}[steps.thinking]
+    network, renderer = load(found, history=cast("History | None", steps.history or None), thinking=thinking)
     return HuggingFacePolicy(network, renderer, name, steps.temperature, steps.longest)
 
 

@@ -17,6 +17,7 @@ model and never encodes again what was sampled, except as an earlier reply in a 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -28,6 +29,7 @@ History = Literal["append", "per_turn"]
 
 _MARK = "\ue000{}\ue001"  # private-use characters: no template trims or alters them
 _USER, _SYSTEM, _REPLY = ("user",), ("system", "user"), ("user", "assistant", "user")
+_THOUGHT_END = "</think>"
 _THOUGHT = "<think>\nI think.\n</think>\n\nI say."
 
 
@@ -117,6 +119,20 @@ class Renderer:
         """A reply as text, without its end token."""
         kept = sampled[:-1] if len(sampled) > 0 and sampled[-1] == self.end_id else sampled
         return self._tokenizer.decode(list(kept), skip_special_tokens=False)
+
+    def thought(self, sampled: Sequence[int]) -> int:
+        """How many of a reply's ids are thinking, up to the end of its last `</think>`."""
+        text = self.text(sampled)
+        ends = text.count(_THOUGHT_END)
+        if not ends:
+            return 0
+        whole = range(len(sampled) + 1)
+        return bisect_left(whole, ends, key=lambda n: self.text(sampled[:n]).count(_THOUGHT_END))
+
+    @property
+    def vocabulary(self) -> dict[str, int]:
+        """Token to id; models share rows of ids only where these are the same."""
+        return self._tokenizer.get_vocab()
 
     def count(self, text: str) -> int:
         """Length of plain text in tokens."""

@@ -14,6 +14,7 @@ from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Workers
 from opcd_agents.learner.rows import examples
 from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.policies.loading import positions
 from opcd_agents.recipe import Recipe
 from opcd_agents.render import Renderer
 from opcd_agents.rollout import deal, play
@@ -101,7 +102,7 @@ def marked(episode: Episode, context: str, policy: HuggingFacePolicy, recipe: Re
     drawn = [one for turn in episode.turns for one in turn.logprobs]
     found: list[Example] = []
     at = 0
-    for one in examples(episode, renderer, context):
+    for one in examples(episode, renderer, context, positions(policy.network)):
         size = len(one.student.said)
         mine = tuple(flags[at : at + size])
         if any(mine):

@@ -104,49 +104,108 @@ def distill(
     """
     workers = workers or Alone()
     roles = cast_roles(policy, recipe, load or _no_other, workers, seed)
-    learner = roles.learner
-    state: dict[str, Any] = {
-        "update": 0, "best_update": 0, "best": -1.0, "sampled": 0, "seconds": 0.0, "hold": recipe.hold,
-    }  # fmt: skip
+    going = _Going(policy, subject, recipe, run, seed, workers, roles)
+    state = _State(hold=recipe.hold)
     best = snapshot(policy.network)
     if resume and checkpoint.present(run.checkpoint):
-        best, state = checkpoint.restore(learner, run.checkpoint)
-    saved = state["seconds"]
-    if workers.rank == 0:
-        run.truncate(state["update"])  # also where no checkpoint was reached: the lines are written again
-    while (progress := _progress(state, recipe)) < 1:
+        best, kept = checkpoint.restore(roles.learner, run.checkpoint)
+        state = _State(**kept)
+    saved = state.seconds
+    going.log_from(state.update)
+    while (progress := state.progress(recipe)) < 1:
         began = time.perf_counter()
-        update = state["update"]
-        rng = np.random.default_rng([seed, update])
-        roles.refresh()
-        batch = _batch(roles, policy, subject, recipe, rng, workers)
-        state["sampled"] += batch.sampled
-        line = {"update": update + 1, "won": batch.won, "sampled_in_all": state["sampled"]} | batch.spoken
-        if batch.teaches:
-            scale = min(1.0, (update + 1) / 5, 2 * (1 - progress))
-            anchors = workers.share(deal(subject.anchors, recipe.anchors, rng))
-            metrics = asdict(learner.update(batch.examples, anchors, hold=state["hold"], scale=scale))
-            line |= metrics | metrics.pop("diagnostics")
-            state["hold"] = _adapted(state["hold"], metrics["anchor"], recipe)
-        state["update"] = done = update + 1
-        last = _progress(state, recipe) >= 1
-        if recipe.validate and (done % recipe.validate == 0 or last):
-            roles.refresh()
-            line["validation"] = validate(roles.player, subject, recipe, seed, workers)
-            if line["validation"] >= state["best"]:
-                state |= {"best": line["validation"], "best_update": done}
-                best = snapshot(policy.network)
-        state["seconds"] += time.perf_counter() - began
-        if workers.rank == 0:
-            run.log(line | {"seconds": round(state["seconds"], 3)})
-            if last or done % _UPDATES == 0 or state["seconds"] - saved > _SECONDS:
-                checkpoint.save(learner, best, state, run.checkpoint)
-                saved = state["seconds"]
-            watch(line)
+        line = going.update(state, progress)
+        if going.judge(state, line):
+            best = snapshot(policy.network)
+        state.seconds += time.perf_counter() - began
+        last = state.progress(recipe) >= 1
+        going.log(line | {"seconds": round(state.seconds, 3)})
+        if last or state.update % _UPDATES == 0 or state.seconds - saved > _SECONDS:
+            going.save(best, state)
+            saved = state.seconds
+        watch(line)
     if recipe.keep == "best" and recipe.validate:
         policy.network.load_state_dict(best, strict=False)
     trained = roles.adapter or policy.network
-    return Distilled(trained, state["update"], state["best_update"], state["best"], state["sampled"])
+    return Distilled(trained, state.update, state.best_update, state.best, state.sampled)
+
+
+@dataclass
+class _State:
+    """Where a run is; a checkpoint keeps it as JSON."""
+
+    update: int = 0
+    best_update: int = 0
+    best: float = -1.0
+    sampled: int = 0
+    seconds: float = 0.0
+    hold: float = 1.0
+
+    def progress(self, recipe: Recipe) -> float:
+        """From 0 to 1: by updates or by sampled ids, whichever ends the run first."""
+        by_ids = self.sampled / recipe.sampled if recipe.sampled else 0.0
+        return max(self.update / recipe.updates, by_ids)
+
+
+@dataclass(frozen=True)
+class _Going:
+    """A run under way."""
+
+    policy: HuggingFacePolicy
+    subject: Subject
+    recipe: Recipe
+    run: RunFolder
+    seed: int
+    workers: Workers
+    roles: Roles
+
+    def update(self, state: _State, progress: float) -> dict[str, Any]:
+        """Play, and learn from it; returns the line of metrics."""
+        recipe = self.recipe
+        rng = np.random.default_rng([self.seed, state.update])
+        self.roles.refresh()
+        batch = _batch(self.roles, self.policy, self.subject, recipe, rng, self.workers)
+        state.sampled += batch.sampled
+        line: dict[str, Any] = {
+            "update": state.update + 1,
+            "won": batch.won,
+            "sampled_in_all": state.sampled,
+        } | batch.spoken
+        if batch.teaches:
+            scale = min(1.0, (state.update + 1) / 5, 2 * (1 - progress))
+            anchors = self.workers.share(deal(self.subject.anchors, recipe.anchors, rng))
+            metrics = asdict(self.roles.learner.update(batch.examples, anchors, hold=state.hold, scale=scale))
+            line |= metrics.pop("diagnostics") | metrics | {"hold": state.hold}
+            state.hold = _adapted(state.hold, metrics["anchor"], recipe)
+        state.update += 1
+        return line
+
+    def judge(self, state: _State, line: dict[str, Any]) -> bool:
+        """Validate where it is time; returns whether the weights of now are the best so far."""
+        every = self.recipe.validate
+        if not every or (state.update % every and state.progress(self.recipe) < 1):
+            return False
+        self.roles.refresh()
+        line["validation"] = validate(self.roles.player, self.subject, self.recipe, self.seed, self.workers)
+        if line["validation"] < state.best:
+            return False
+        state.best, state.best_update = line["validation"], state.update
+        return True
+
+    def log_from(self, update: int) -> None:
+        """Forget what was logged later: it will be logged again."""
+        if self.workers.rank == 0:
+            self.run.truncate(update)
+
+    def log(self, line: dict[str, Any]) -> None:
+        """Write a line of metrics."""
+        if self.workers.rank == 0:
+            self.run.log(line)
+
+    def save(self, best: Mapping[str, Tensor], state: _State) -> None:
+        """Write a checkpoint."""
+        if self.workers.rank == 0:
+            checkpoint.save(self.roles.learner, best, vars(state), self.run.checkpoint)
 
 
 def validate(
@@ -202,12 +261,6 @@ def _teaches(episode: Episode, recipe: Recipe) -> bool:
     """Whether there is something to learn from an episode: not if it failed; for `sft` only if it was won."""
     whole = bool(episode.turns) and episode.outcome is not Outcome.FAILED
     return whole and (episode.won or recipe.method != "sft")
-
-
-def _progress(state: Mapping[str, Any], recipe: Recipe) -> float:
-    """How far the run is, from 0 to 1: by updates or by sampled ids, whichever ends it first."""
-    by_ids = state["sampled"] / recipe.sampled if recipe.sampled else 0.0
-    return max(state["update"] / recipe.updates, by_ids)
 
 
 def _adapted(hold: float, held: float, recipe: Recipe) -> float:

@@ -33,11 +33,16 @@ class Told(Saying):
 
     Attributes:
         positions: One mapping a position.
-        vocabulary: How many ids there are.
+        known: How many ids there are.
     """
 
     positions: Sequence[Listed]
-    vocabulary: int
+    known: int
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Saying`."""
+        return self.known
 
     def logits(self, rows: slice) -> Tensor:
         """See `Saying`; what was not told shares the rest of the mass evenly."""

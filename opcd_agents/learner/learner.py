@@ -17,7 +17,7 @@ from opcd_agents.learner.fused import Sampler, fused
 from opcd_agents.learner.objectives import ForwardKL, Objective
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.teachers import Live, Teacher
-from opcd_agents.policies.huggingface import head_of
+from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Example
 
 Average = Literal["token", "sequence"]

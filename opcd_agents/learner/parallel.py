@@ -13,7 +13,7 @@ from typing import TypeVar, final
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
+from accelerate import PartialState  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
 
 _T = TypeVar("_T")

@@ -20,13 +20,14 @@ from opcd_agents.learner.learner import Average, Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, Objective, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.teachers import LIVE, AdapterOff, Ensemble, Following, Frozen, Live, Teacher, TrustRegion
-from opcd_agents.policies.huggingface import HuggingFacePolicy, head_of
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.policies.loading import head_of
 from opcd_agents.recipe import Recipe
 from opcd_agents.types import Info, Policy, Reply, Session
 
 Load = Callable[[str], PreTrainedModel]  # a model of the same vocabulary, by its name
 
-_TERM: Final = re.compile(r"(?:([0-9.]+)\s*\*?\s+)?(\S.*)")
+_TERM: Final = re.compile(r"(?:([0-9]*\.?[0-9]+) )?(\S+)")
 
 
 @dataclass(frozen=True)
@@ -113,39 +114,38 @@ def _settings(recipe: Recipe, low: torch.dtype) -> Settings:
 
 
 def _teacher(
-    recipe: Recipe,
-    student: PreTrainedModel,
-    initial: PreTrainedModel | None,
-    keeper: Teacher,
-    load: Load,
+    recipe: Recipe, student: PreTrainedModel, initial: PreTrainedModel | None, keeper: Teacher, load: Load
 ) -> Teacher:
     """The teacher that a recipe names, or several with their weights."""
+    known: dict[str, Callable[[], Teacher]] = {
+        "frozen": lambda: keeper,
+        "live": lambda: _warned(Live(student)),
+        "ema": lambda: Following(student, recipe.teacher_rate),
+        "sync": lambda: Following(student, 1.0, recipe.teacher_every),
+        "trust": lambda: TrustRegion(_whole(initial), student, recipe.teacher_rate),
+    }
 
     def one(name: str) -> Teacher:
-        if name == "frozen":
-            return keeper
-        if name == "live":
-            warnings.warn(LIVE, stacklevel=2)
-            return Live(student)
-        if name == "ema":
-            return Following(student, recipe.teacher_rate)
-        if name == "sync":
-            return Following(student, 1.0, recipe.teacher_every)
-        if name == "trust":
-            if initial is None:
-                raise UsageError(
-                    "wanted teacher = 'trust' with whole weights, got it with an adapter; use 'frozen' or lora_rank = 0"
-                )
-            return TrustRegion(initial, student, recipe.teacher_rate)
         if name.startswith(("http://", "https://")):
             return Endpoint(name, head_of(student).weight.shape[0], _told(recipe))
-        return Frozen(load(name))
+        return known[name]() if name in known else Frozen(load(name))
 
     terms = [_TERM.fullmatch(term.strip()) for term in recipe.teacher.split(" + ")]
-    if not all(terms):
-        raise UsageError(f"wanted a teacher such as 'frozen' or '0.5 frozen + 0.5 ./folder', got {recipe.teacher!r}")
     members = [(one(term[2]), float(term[1] or 1)) for term in terms if term]
+    if len(members) < len(terms):
+        raise UsageError(f"wanted a teacher such as 'frozen' or '0.5 frozen + 0.5 ./folder', got {recipe.teacher!r}")
     return members[0][0] if len(members) == 1 else Ensemble(members)
+
+
+def _warned(teacher: Live) -> Live:
+    warnings.warn(LIVE, stacklevel=2)
+    return teacher
+
+
+def _whole(initial: PreTrainedModel | None) -> PreTrainedModel:
+    if initial is None:
+        raise UsageError("wanted teacher = 'trust' with whole weights, got it with an adapter; use lora_rank = 0")
+    return initial
 
 
 def _told(recipe: Recipe) -> int:

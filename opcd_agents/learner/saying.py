@@ -44,7 +44,7 @@ class Heard(Saying):
     """What one model or several say.
 
     Attributes:
-        parts: At least one; their weights add up to 1.
+        parts: Their weights add up to 1.
         mix: Whether several are averaged as probabilities (an ensemble) or as logits (a trust region).
     """
 

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner.forward import PrefixStates
 from opcd_agents.learner.saying import Heard, Part, Saying
-from opcd_agents.policies.huggingface import head_of
+from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Tokens
 
 LIVE: Final = (
@@ -189,7 +189,7 @@ class Ensemble(Teacher):
             said = teacher(rows)
             if not isinstance(said, Heard) or len(said.parts) > 1:
                 raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
-            parts.append(replace(said.parts[0], weight=weight))
+            parts += [replace(part, weight=weight) for part in said.parts]
         return Heard(tuple(parts))
 
     def step(self, update: int) -> None:

@@ -181,9 +181,9 @@ def test_a_damaged_run_cannot_be_resumed(opcd, tmp_path, config):
 
 
 def test_another_teacher_does_not_resume_a_run(opcd, tmp_path):
-    config = {"tasks": "house:5", "model": "pocket", "weights": "0" * 16, "seed": 0, "recipe": {}}
+    config = {"tasks": "house:5", "model": "pocket", "weights": "0" * 16, "seed": 0, "recipe": {}, "track": []}
     notes = {"id": "c", "scope": "house/5", "text": "Notes: coin crate."}
-    (tmp_path / "config.json").write_text(json.dumps(config | {"context": notes}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"contexts": [notes]}))
     done = opcd("distill", "--resume", tmp_path)
     assert done.code == 1
     assert "began with" in done.err

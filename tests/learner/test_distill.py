@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from opcd_agents.errors import UsageError
+from opcd_agents.learner.contexts import Fixed
 from opcd_agents.learner.distill import Subject, distill
 from opcd_agents.learner.rows import anchor, example
 from opcd_agents.pocket.houses import Goal, sample_house
@@ -49,7 +50,7 @@ RECIPE = Recipe(updates=13, episodes=4, lr=1e-3, longest=4, validate=5, validati
 def subject(tokenizer, renderer):
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
     played = play(policy, TASKS[:3], PlainHouse, context=CONTEXT)
-    return Subject(TASKS[:4], TASKS[4:], PlainHouse, CONTEXT, [anchor(e) for e in played])
+    return Subject(TASKS[:4], TASKS[4:], PlainHouse, Fixed(CONTEXT), [anchor(e) for e in played])
 
 
 def run(tokenizer, renderer, subject, recipe, folder, *, resume=False, watch=lambda line: None):
@@ -57,7 +58,7 @@ def run(tokenizer, renderer, subject, recipe, folder, *, resume=False, watch=lam
     run_folder = RunFolder.open(folder) if resume else RunFolder.create(folder, {})
     result = distill(policy, subject, recipe, run_folder, seed=7, resume=resume, watch=watch)
     lines = [{k: v for k, v in line.items() if k != "seconds"} for line in run_folder.metrics()]
-    return policy.network, result, lines
+    return policy.network, result.data, lines
 
 
 class Stop(Exception):

@@ -7,9 +7,10 @@ import torch
 
 from opcd_agents.errors import CheckpointError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.forward import FrozenStates, student_states
-from opcd_agents.learner.learner import Learner
+from opcd_agents.learner.forward import PrefixStates, student_states
+from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import ReverseKL
+from opcd_agents.learner.teachers import Frozen
 from opcd_agents.types import Example, Tokens
 
 
@@ -53,7 +54,7 @@ def naive(student, teacher, examples, average):
 @pytest.mark.parametrize(("scale", "left"), [(1.0, 0.75), (0.5, 0.875), (0.0, 1.0)])
 def test_each_update_goes_a_part_of_the_way_back(network, examples, scale, left):
     began = copy.deepcopy(network)
-    learner = Learner(network, copy.deepcopy(network), ReverseKL(), lr=0.0, pull=0.25)
+    learner = Learner(network, Frozen(copy.deepcopy(network)), ReverseKL(), Settings(lr=0.0, pull=0.25))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1.0)
@@ -69,7 +70,8 @@ def test_an_update_follows_the_dense_gradient(network, examples, average, budget
     reference = copy.deepcopy(network)
     loss = naive(reference, teacher, examples, average)
     loss.backward()
-    learner = Learner(network, teacher, ReverseKL(), lr=0.0, average=average, clip=1e9, row_tokens=budget)
+    settings = Settings(lr=0.0, average=average, clip=1e9, row_tokens=budget)
+    learner = Learner(network, Frozen(teacher), ReverseKL(), settings)
     metrics = learner.update(examples)
     assert metrics.loss == pytest.approx(loss.item(), rel=1e-4)
     assert metrics.sampled == sum(len(e.student.said) for e in examples)
@@ -80,7 +82,7 @@ def test_an_update_follows_the_dense_gradient(network, examples, average, budget
 def test_loss_falls_and_the_teacher_stays(network, examples):
     teacher = copy.deepcopy(network)
     before = copy.deepcopy(teacher.state_dict())
-    learner = Learner(network, teacher, ReverseKL(), lr=3e-3)
+    learner = Learner(network, Frozen(teacher), ReverseKL(), Settings(lr=3e-3))
     losses = [learner.update(examples).loss for _ in range(30)]
     assert losses[-1] < 0.3 * losses[0]
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
@@ -89,13 +91,13 @@ def test_loss_falls_and_the_teacher_stays(network, examples):
 def test_anchors_hold(network, examples):
     """An anchor row costs nothing at first, and pulls back once the weights have moved."""
     held = [Example(e.teacher, e.teacher) for e in examples]
-    learner = Learner(network, copy.deepcopy(network), ReverseKL(), lr=3e-3)
+    learner = Learner(network, Frozen(copy.deepcopy(network)), ReverseKL(), Settings(lr=3e-3))
     assert learner.update(examples, held).anchor == pytest.approx(0, abs=1e-5)
     assert learner.update(examples, held).anchor > 1e-5
 
 
 def test_teacher_prefix_is_shared_and_exact(network, examples):
-    states = FrozenStates(copy.deepcopy(network))
+    states = PrefixStates(copy.deepcopy(network))
     rows = [e.teacher for e in examples]
     for _ in range(2):  # the second time from the kept prefix
         torch.testing.assert_close(states(rows), student_states(network, rows).detach(), atol=1e-4, rtol=1e-4)
@@ -103,13 +105,13 @@ def test_teacher_prefix_is_shared_and_exact(network, examples):
 
 def test_a_checkpoint_resumes_to_the_bit(network, examples, tmp_path):
     initial = copy.deepcopy(network)
-    straight = Learner(network, initial, ReverseKL(), lr=1e-3)
+    straight = Learner(network, Frozen(initial), ReverseKL(), Settings(lr=1e-3))
     for _ in range(2):
         straight.update(examples)
     weights = {n: p.detach().clone() for n, p in network.named_parameters()}
     checkpoint.save(straight, weights, {"update": 2}, tmp_path / "checkpoint")
     straight.update(examples)
-    resumed = Learner(copy.deepcopy(initial).requires_grad_(), initial, ReverseKL(), lr=1e-3)
+    resumed = Learner(copy.deepcopy(initial).requires_grad_(), Frozen(initial), ReverseKL(), Settings(lr=1e-3))
     best, state = checkpoint.restore(resumed, tmp_path / "checkpoint")
     assert state == {"update": 2}
     assert all(torch.equal(best[n], w) for n, w in weights.items())
@@ -119,11 +121,19 @@ def test_a_checkpoint_resumes_to_the_bit(network, examples, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "file", ["model.safetensors", "best.safetensors", "optimizer.safetensors", "state.json", "manifest.json"]
+    "file",
+    [
+        "model.safetensors",
+        "best.safetensors",
+        "optimizer.safetensors",
+        "teacher.safetensors",
+        "state.json",
+        "manifest.json",
+    ],
 )
 @pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped"])
 def test_a_damaged_checkpoint_is_refused(network, tmp_path, file, damage):
-    learner = Learner(network, None, ReverseKL(), lr=1e-3)
+    learner = Learner(network, None, ReverseKL(), Settings(lr=1e-3))
     folder = tmp_path / "checkpoint"
     checkpoint.save(learner, dict(network.named_parameters()), {"update": 1}, folder)
     path = folder / file

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from cli.distill import save_model
 from opcd_agents.errors import ModelError, RunError
+from opcd_agents.learner.distill import Distilled
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import check, load
 from opcd_agents.runs import RunFolder
@@ -61,9 +62,9 @@ def test_logits_that_are_more_than_a_product_are_refused(network, tokenizer, key
 def test_a_model_that_cannot_be_written_leaves_no_part(network, renderer, tmp_path):
     run = RunFolder.create(
         tmp_path / "run",
-        {"model": "m", "tasks": "t", "context": {"id": "c", "text": "x"}, "recipe": {}, "seed": 0},
+        {"model": "m", "tasks": "t", "contexts": [{"id": "c", "text": "x"}], "recipe": {"method": "opcd"}, "seed": 0},
     )
     (run.path / "model").touch()
     with pytest.raises(RunError, match="--resume"):
-        save_model(HuggingFacePolicy(network, renderer, "m"), run, {})
+        save_model(HuggingFacePolicy(network, renderer, "m"), run, Distilled(network, 1, 0, 0.0, 0))
     assert {path.name for path in run.path.iterdir()} == {"config.json", "model"}
