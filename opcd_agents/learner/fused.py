@@ -20,7 +20,7 @@ from opcd_agents.learner.objectives import Objective
 from opcd_agents.learner.support import probabilities
 
 _CHUNK_BYTES = 128 << 20  # of logits, both models'; fewer rows make slower products
-_BLOCK_BYTES = 4 << 20  # of one model's log-probabilities
+_BLOCK_BYTES = 2 << 20  # of one model's log-probabilities
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,9 @@ class _Known(torch.autograd.Function):
     """A scalar whose gradients are known already; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, loss: Tensor, hidden: Tensor, head: Tensor, d_hidden: Tensor, d_head: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, loss: Tensor, hidden: Tensor, head: Tensor, d_hidden: Tensor, d_head: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(d_hidden, d_head)
         ctx.head_dtype = head.dtype
         return loss.clone()
