@@ -21,7 +21,7 @@ from opcd_agents.learner.saying import Heard, Saying
 from opcd_agents.learner.support import probabilities
 
 _CHUNK_BYTES = 128 << 20  # of logits, both models'; fewer rows make slower products
-_BLOCK_BYTES = 4 << 20  # of one model's log-probabilities
+_BLOCK_BYTES = 2 << 20  # of one model's log-probabilities
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol, final, get_args
 
@@ -77,7 +78,7 @@ class ForwardKL:
 class Divergence:
     """Generalised Jensen-Shannon divergence over a support of one's choice.
 
-    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649, Eq. 1; the letters as in TRL):
+    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649, Sec. 2; beta as in TRL):
 
         beta KL(q || m) + (1 - beta) KL(p || m) = sum_v beta q_v log(q_v / m_v) + (1 - beta) p_v log(p_v / m_v)
 
@@ -194,24 +195,21 @@ class NegativeLogLikelihood:
         return -student.gather(1, said[:, None])[:, 0], gradient
 
 
-RELEASED_TEMPERATURES = {"games": 0.7, "math": 0.6}
-
-
 def released(setting: str) -> Divergence:
-    """What the released OPCD code optimises (microsoft/LMOps, opcd/, `core_algos.py::kl_penalty`): a preset.
+    """A preset: what the released OPCD code optimises (microsoft/LMOps, opcd/, `core_algos.py::kl_penalty`).
 
-    Reverse KL cut to the student's top 256 without anything for the rest, both models at the rollout's temperature.
-    The paper's Eq. 1-2 has neither; constructing it warns.
+    Reverse KL cut to the student's top 256 with nothing for the rest, both models at the rollout's temperature. The
+    paper's Eq. 1-2 divides by no temperature. Warns as a truncated `Divergence` does.
 
     Args:
-        setting: `games` or `math`.
+        setting: `games` (temperature 0.7) or `math` (0.6).
     """
-    _check_name("setting", setting, tuple(RELEASED_TEMPERATURES))
-    temperature = RELEASED_TEMPERATURES[setting]
-    return Divergence(support="student", k=256, tail="truncate", temperature=temperature)
+    temperatures = {"games": 0.7, "math": 0.6}
+    _check_name("setting", setting, temperatures)
+    return Divergence(support="student", k=256, tail="truncate", temperature=temperatures[setting])
 
 
-def _check_name(kind: str, name: str, known: tuple[str, ...]) -> None:
+def _check_name(kind: str, name: str, known: Collection[str]) -> None:
     if name not in known:
         raise UnknownNameError(kind, name, known)
 
