@@ -31,8 +31,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from opcd_agents.learner.fused import fused_loss
+from opcd_agents.learner.fused import fused
 from opcd_agents.learner.objectives import Divergence, Objective, ReverseKL
+from opcd_agents.learner.saying import Heard
 
 ROWS, SIZE, TOLERANCE = 1024, 256, 1e-5
 LIGER = "Liger"
@@ -88,8 +89,8 @@ def ours(objective: Objective) -> Loss:
 
     def loss(case: Case) -> Tensor:
         weights = torch.full((len(case.hidden),), 1 / len(case.hidden))
-        models = (case.hidden, case.head, case.teacher_hidden, case.teacher_head)
-        return fused_loss(objective, *models, case.said, weights)[0]
+        theirs = Heard.of(case.teacher_hidden, case.teacher_head)
+        return fused(objective, case.hidden, case.head, theirs, case.said, weights).loss
 
     return loss
 

@@ -10,12 +10,18 @@ from torch.utils._pytree import tree_leaves
 
 from opcd_agents.errors import ModelError, UsageError
 from opcd_agents.learner import fused as module
-from opcd_agents.learner.fused import Sampler, fused, fused_loss
+from opcd_agents.learner.fused import Sampler, fused
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, ReverseKL, SampledKL
+from opcd_agents.learner.saying import Heard
 
 from .test_objectives import CUT, EXACT, dense, divergence, off
 
 SUM = divergence(beta=0.3, support="union", k=5, clip=0.1, temperature=0.7)
+
+
+def fused_loss(*args):
+    result = fused(*args)
+    return result.loss, result.losses
 
 
 class Case:
@@ -33,7 +39,7 @@ class Case:
         self.weights = torch.randn(rows, generator=draw, dtype=torch.float64)  # of either sign
 
     def args(self):
-        return self.hidden, self.head, self.theirs, self.their_head, self.said, self.weights
+        return self.hidden, self.head, Heard.of(self.theirs, self.their_head), self.said, self.weights
 
     def dense(self, objective, weights=None):
         """Loss of each row, and the gradients of hidden states and head."""
@@ -222,7 +228,7 @@ def test_statistics(chunk):
 
 def test_statistics_without_a_teacher_are_not_numbers():
     case = Case()
-    found = fused(NegativeLogLikelihood(), case.hidden, case.head, None, None, *case.args()[4:], top=200).statistics
+    found = fused(NegativeLogLikelihood(), case.hidden, case.head, None, *case.args()[3:], top=200).statistics
     assert found is not None
     torch.testing.assert_close(found.student_mass, torch.ones(50, dtype=torch.float64))
     unknown = {field.name for field in fields(found) if getattr(found, field.name).isnan().any()}
@@ -243,13 +249,15 @@ def test_what_is_not_a_number_is_returned():
 def test_vocabularies_must_be_one():
     case = Case()
     with pytest.raises(ModelError, match="heads of 97 and 90 ids"):
-        fused_loss(ReverseKL(), case.hidden, case.head, case.theirs, case.their_head[:90], case.said, case.weights)
+        fused_loss(
+            ReverseKL(), case.hidden, case.head, Heard.of(case.theirs, case.their_head[:90]), case.said, case.weights
+        )
 
 
 def test_a_teacher_is_wanted():
     case = Case()
-    with pytest.raises(UsageError, match="teacher's hidden states and head for ReverseKL"):
-        fused_loss(ReverseKL(), case.hidden, case.head, None, None, case.said, case.weights)
+    with pytest.raises(UsageError, match="wanted a teacher for ReverseKL"):
+        fused_loss(ReverseKL(), case.hidden, case.head, None, case.said, case.weights)
 
 
 def test_no_rows_cost_nothing():
