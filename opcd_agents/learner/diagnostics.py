@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class Seen:
     statistics: Statistics
 
 
-def summary(passes: Sequence[Seen]) -> Mapping[str, object]:
+def summary(passes: Sequence[Seen]) -> Mapping[str, Any]:
     """Means over sampled ids; {} where nothing was seen.
 
     Returns:
@@ -48,7 +49,7 @@ def summary(passes: Sequence[Seen]) -> Mapping[str, object]:
     turns = torch.tensor([turn for turn, _ in places], device=losses.device)
     kinds = torch.tensor([CLASSES.index(kind) for _, kind in places], device=losses.device)
     replies = sum(kind == "first" for _, kind in places)
-    found: dict[str, object] = {
+    found: dict[str, Any] = {
         "kl_by_turn": _means(losses, turns, int(turns.max()) + 1),
         "kl_by_class": dict(zip(CLASSES, _means(losses, kinds, len(CLASSES)), strict=True)),
         "reply": len(places) / replies,

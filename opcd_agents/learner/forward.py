@@ -56,14 +56,14 @@ def student_states(
 @contextmanager
 def _recomputed(network: PreTrainedModel) -> Generator[None]:
     """Checkpoint each layer of a pass; only those layers are told that they train, so that dropout stays off."""
-    network.gradient_checkpointing_enable({"use_reentrant": False})
+    network.activation_checkpointing_enable({"use_reentrant": False})
     layers = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
     for layer in layers:
         layer.training = True
     try:
         yield
     finally:
-        network.gradient_checkpointing_disable()
+        network.activation_checkpointing_disable()
         for layer in layers:
             layer.training = False
 

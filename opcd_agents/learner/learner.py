@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ class Metrics:
     grad_norm: float
     sampled: int
     encoded: int
-    diagnostics: Mapping[str, object] = field(default_factory=dict[str, object])
+    diagnostics: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def found() -> Workers:
     """The processes that `accelerate launch` or `torchrun` started; one, if none did."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Alone()
-    PartialState()  # joins the group, over whatever the machine has
+    PartialState(cpu=not torch.cuda.is_available())  # joins the group, over whatever the machine has
     return Processes()
 
 

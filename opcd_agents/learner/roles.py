@@ -179,7 +179,8 @@ def _adapter(network: PreTrainedModel, recipe: Recipe, seed: int) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config).eval()
 

@@ -1,0 +1,124 @@
+"""A teacher behind HTTP: a small real server answers as vLLM does, with the numbers of a tiny model."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from opcd_agents.errors import ModelError
+from opcd_agents.learner.endpoint import Endpoint
+from opcd_agents.learner.fused import fused
+from opcd_agents.learner.objectives import Divergence, SampledKL
+from opcd_agents.learner.saying import Heard
+from opcd_agents.policies.loading import head_of
+
+from .conftest import tiny
+from .test_teachers import EVERY, ROWS, logprobs, student_states
+
+SAID = torch.tensor([i for row in ROWS for i in row.said])
+
+
+def scored(network, ids, k):
+    """`prompt_logprobs` of one row: none for the first id, then the given one and the k likeliest."""
+    with torch.no_grad():
+        logs = torch.log_softmax(network(torch.tensor([ids])).logits[0], -1)
+    told = [None]
+    for position, given in enumerate(ids[1:]):
+        listed = {given, *logs[position].topk(k).indices.tolist()} if k else {given}
+        told.append({str(i): {"logprob": float(logs[position, i]), "rank": 1, "decoded_token": "x"} for i in listed})
+    return told
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.answer({"data": [{"id": "tiny"}]})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        if server.fault == "refuses":
+            self.answer(
+                {"error": {"message": "Requested prompt logprobs of 9, which is greater than max allowed: 5"}}, 400
+            )
+            return
+        k = asked["prompt_logprobs"]
+        choices = [
+            {"index": i, "prompt_logprobs": scored(server.network, ids, k)} for i, ids in enumerate(asked["prompt"])
+        ]
+        if server.fault == "plain":
+            choices = [{"index": 0, "text": "hello"}]
+        if server.fault == "short":
+            choices[0]["prompt_logprobs"].pop()
+        if server.fault == "others":
+            choices[0]["prompt_logprobs"][1] = {"7": {"logprob": -1.0}}
+        if server.fault == "words":
+            choices[0]["prompt_logprobs"][1] = {"seven": {"logprob": -1.0}}
+        self.answer({"choices": choices[::-1]})
+
+    def answer(self, body, code=200):
+        data = json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format, *args):
+        pass
+
+
+@pytest.fixture
+def server(network):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.network, running.fault = network, ""
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        running.url = f"http://127.0.0.1:{running.server_address[1]}/v1"
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def loss(objective, student, saying):
+    hidden = student_states(student, ROWS).detach()
+    return fused(objective, hidden, head_of(student).weight, saying, SAID, torch.ones(len(SAID))).losses
+
+
+@pytest.mark.parametrize(
+    ("objective", "k"), [(SampledKL(), 0), (Divergence(support="teacher", k=9), 9), (Divergence(0.0, "teacher", 5), 5)]
+)
+def test_it_teaches_what_the_model_behind_it_would(server, network, objective, k):
+    student = tiny(network.config.vocab_size, seed=4)
+    told = Endpoint(server.url, network.config.vocab_size, k)(ROWS)
+    with torch.no_grad():
+        local = Heard.of(student_states(network, ROWS), head_of(network).weight)
+    torch.testing.assert_close(loss(objective, student, told), loss(objective, student, local), atol=2e-4, rtol=1e-3)
+
+
+def test_what_is_not_told_is_spread_evenly(server, network):
+    told = Endpoint(server.url, network.config.vocab_size, 3)(ROWS).logits(EVERY)
+    torch.testing.assert_close(told.logsumexp(-1), torch.zeros(len(told)), atol=1e-4, rtol=0)
+    exact = logprobs(network)
+    assert torch.equal(told.topk(3).indices, exact.topk(3).indices)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("refuses", "refused: 400 .*greater than max allowed"),
+        ("plain", "an answer for each|prompt_logprobs for 3 given ids"),
+        ("short", "prompt_logprobs for 3 given ids"),
+        ("others", "another tokenizer"),
+        ("words", "log-probabilities by id"),
+    ],
+)
+def test_one_that_cannot_is_refused_with_the_reason(server, network, fault, says):
+    server.fault = fault
+    with pytest.raises(ModelError, match=says):
+        Endpoint(server.url, network.config.vocab_size, 3)
+
+
+def test_nobody_there(network):
+    with pytest.raises(ModelError, match="wanted an endpoint at"):
+        Endpoint("http://127.0.0.1:9/v1", network.config.vocab_size, 0)
