@@ -78,7 +78,7 @@ class ForwardKL:
 class Divergence:
     """Generalised Jensen-Shannon divergence over a support of one's choice.
 
-    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649, Sec. 2; beta as in TRL):
+    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649; beta as in TRL):
 
         beta KL(q || m) + (1 - beta) KL(p || m) = sum_v beta q_v log(q_v / m_v) + (1 - beta) p_v log(p_v / m_v)
 
@@ -153,7 +153,7 @@ def _terms(of: Outcomes, beta: float) -> tuple[Tensor, Tensor]:
 @final
 @dataclass(frozen=True)
 class SampledKL:
-    """Policy gradient of the reverse KL from the sampled id alone: on-policy distillation as in Thinking Machines' blog.
+    """Policy gradient of the reverse KL from the sampled id alone: Lu et al. 2025, "On-Policy Distillation".
 
     The loss log p(said) - log q(said), within +-clip, is an unbiased estimate of KL(student || teacher) where nothing is
     clipped. The gradient is not its derivative but that of -A log p(said) with A = clamp(log q - log p, -clip, clip)
