@@ -143,11 +143,12 @@ def _terms(of: Outcomes, beta: float) -> tuple[Tensor, Tensor]:
     if beta == 1:
         terms = of.p * (of.student - of.teacher)
         return terms, terms + of.p
+    q = of.q
     if beta == 0:
-        return of.q * (of.teacher - of.student), -of.q
+        return q * (of.teacher - of.student), -q
     mixture = torch.logaddexp(of.student + math.log1p(-beta), of.teacher + math.log(beta))
     slopes = (1 - beta) * of.p * (of.student - mixture)  # what the mixture adds to the slope cancels
-    return slopes + beta * of.q * (of.teacher - mixture), slopes
+    return slopes + beta * q * (of.teacher - mixture), slopes
 
 
 @final
