@@ -20,7 +20,8 @@ from opcd_agents.learner.objectives import Objective
 from opcd_agents.learner.saying import Heard, Saying
 from opcd_agents.learner.support import probabilities
 
-_CHUNK_BYTES = 128 << 20  # of logits, both models'; fewer rows make slower products
+_CHUNK_BYTES = 128 << 20  # of logits, both models'
+_CHUNK_ROWS = 16, 256  # fewer make slower products, more make none faster
 _BLOCK_BYTES = 2 << 20  # of one model's log-probabilities
 
 
@@ -134,15 +135,15 @@ def fused(
     """
     student = _Model(hidden.detach(), head.detach())
     teacher = _checked(objective, head, teacher)
-    exact = torch.promote_types(head.dtype, torch.float32)
+    dtype = torch.promote_types(head.dtype, torch.float32)
     trained = torch.is_grad_enabled() and (hidden.requires_grad or head.requires_grad)
     results = _Results(
-        losses=hidden.new_empty(len(hidden), dtype=exact),
-        weights=weights.to(exact, copy=True),
-        statistics=hidden.new_full((5, len(hidden) if top else 0), math.nan, dtype=exact),
+        losses=hidden.new_empty(len(hidden), dtype=dtype),
+        weights=weights.to(dtype, copy=True),
+        statistics=hidden.new_full((5, len(hidden) if top else 0), math.nan, dtype=dtype),
         d_hidden=torch.empty_like(student.hidden) if trained else None,
         # Sums over chunks in bfloat16 would lose what is small against the sum so far.
-        d_head=torch.zeros_like(student.head, dtype=exact) if trained and head.requires_grad else None,
+        d_head=torch.zeros_like(student.head, dtype=dtype) if trained and head.requires_grad else None,
     )
     with torch.no_grad():
         _run(student, teacher, _Task(objective, said, sampler, top), results)
@@ -153,8 +154,9 @@ def fused(
 
 
 def chunk_rows(*heads: Tensor) -> int:
-    """Rows of one chunk: as many as fit the byte budget with logits of these heads, at least 16."""
-    return max(16, _CHUNK_BYTES // sum(head.shape[0] * head.element_size() for head in heads))
+    """Rows of one chunk: as many as fit the byte budget with logits of these heads, within bounds."""
+    least, most = _CHUNK_ROWS
+    return min(most, max(least, _CHUNK_BYTES // sum(head.shape[0] * head.element_size() for head in heads)))
 
 
 def block_rows(head: Tensor) -> int:

@@ -78,7 +78,7 @@ class ForwardKL:
 class Divergence:
     """Generalised Jensen-Shannon divergence over a support of one's choice.
 
-    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649, Sec. 2; beta as in TRL):
+    With m = (1 - beta) p + beta q, p the student and q the teacher (GKD, arXiv 2306.13649; beta as in TRL):
 
         beta KL(q || m) + (1 - beta) KL(p || m) = sum_v beta q_v log(q_v / m_v) + (1 - beta) p_v log(p_v / m_v)
 
@@ -143,17 +143,18 @@ def _terms(of: Outcomes, beta: float) -> tuple[Tensor, Tensor]:
     if beta == 1:
         terms = of.p * (of.student - of.teacher)
         return terms, terms + of.p
+    q = of.q
     if beta == 0:
-        return of.q * (of.teacher - of.student), -of.q
+        return q * (of.teacher - of.student), -q
     mixture = torch.logaddexp(of.student + math.log1p(-beta), of.teacher + math.log(beta))
     slopes = (1 - beta) * of.p * (of.student - mixture)  # what the mixture adds to the slope cancels
-    return slopes + beta * of.q * (of.teacher - mixture), slopes
+    return slopes + beta * q * (of.teacher - mixture), slopes
 
 
 @final
 @dataclass(frozen=True)
 class SampledKL:
-    """Policy gradient of the reverse KL from the sampled id alone: on-policy distillation as in Thinking Machines' blog.
+    """Policy gradient of the reverse KL from the sampled id alone: Lu et al. 2025, "On-Policy Distillation".
 
     The loss log p(said) - log q(said), within +-clip, is an unbiased estimate of KL(student || teacher) where nothing is
     clipped. The gradient is not its derivative but that of -A log p(said) with A = clamp(log q - log p, -clip, clip)
