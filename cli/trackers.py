@@ -80,6 +80,7 @@ def _deliver(name: str, folder: Path, lines: SimpleQueue[_Line | None]) -> None:
 
 
 def _started(name: str, folder: Path) -> Any:
+    import_module("accelerate").PartialState()  # its loggers want to know that there is but one process
     kind: Any = getattr(import_module("accelerate.tracking"), TRACKERS[name])
     kind.main_process_only = False  # who logs is decided by the run
     tracker = kind(folder.name, folder) if kind.requires_logging_directory else kind(folder.name)

@@ -24,11 +24,22 @@ def scored(network, ids, k):
     """`prompt_logprobs` of one row: none for the first id, then the given one and the k likeliest."""
     with torch.no_grad():
         logs = torch.log_softmax(network(torch.tensor([ids])).logits[0], -1)
-    told = [None]
+    told: list[dict[str, dict[str, object]] | None] = [None]
     for position, given in enumerate(ids[1:]):
         listed = {given, *logs[position].topk(k).indices.tolist()} if k else {given}
         told.append({str(i): {"logprob": float(logs[position, i]), "rank": 1, "decoded_token": "x"} for i in listed})
     return told
+
+
+class Served(ThreadingHTTPServer):
+    """The server: whose numbers it tells, and what is wrong with it."""
+
+    fault = ""
+
+    def __init__(self, network):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.network = network
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,13 +49,14 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
+        assert isinstance(server, Served)
         if server.fault == "refuses":
             self.answer(
                 {"error": {"message": "Requested prompt logprobs of 9, which is greater than max allowed: 5"}}, 400
             )
             return
         k = asked["prompt_logprobs"]
-        choices = [
+        choices: list[dict] = [
             {"index": i, "prompt_logprobs": scored(server.network, ids, k)} for i, ids in enumerate(asked["prompt"])
         ]
         if server.fault == "plain":
@@ -70,11 +82,9 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(network):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.network, running.fault = network, ""
+    with Served(network) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        running.url = f"http://127.0.0.1:{running.server_address[1]}/v1"
         yield running
         running.shutdown()
         thread.join()
