@@ -10,7 +10,7 @@ from opcd_agents.learner import checkpoint
 from opcd_agents.learner.forward import PrefixStates, student_states
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import ReverseKL
-from opcd_agents.learner.teachers import Frozen
+from opcd_agents.learner.teachers import Following, Frozen
 from opcd_agents.types import Example, Tokens
 
 
@@ -131,11 +131,14 @@ def test_a_checkpoint_resumes_to_the_bit(network, examples, tmp_path):
         "manifest.json",
     ],
 )
-@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped"])
-def test_a_damaged_checkpoint_is_refused(network, tmp_path, file, damage):
-    learner = Learner(network, None, ReverseKL(), Settings(lr=1e-3))
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "flipped", "another run's"])
+def test_a_damaged_checkpoint_is_refused(network, examples, tmp_path, file, damage):
+    learner = Learner(network, Following(network, 0.5), ReverseKL(), Settings(lr=1e-3))
+    learner.update(examples)
     folder = tmp_path / "checkpoint"
     checkpoint.save(learner, dict(network.named_parameters()), {"update": 1}, folder)
+    learner.update(examples)
+    checkpoint.save(learner, dict(network.named_parameters()), {"update": 2}, tmp_path / "another")
     path = folder / file
     data = bytearray(path.read_bytes())
     if damage == "missing":
@@ -143,6 +146,9 @@ def test_a_damaged_checkpoint_is_refused(network, tmp_path, file, damage):
     else:
         half = len(data) // 2
         data[half] ^= 1
-        path.write_bytes({"empty": b"", "truncated": bytes(data[:half]), "flipped": bytes(data)}[damage])
+        other = (tmp_path / "another" / file).read_bytes()
+        path.write_bytes(
+            {"another run's": other, "empty": b"", "truncated": bytes(data[:half]), "flipped": bytes(data)}[damage]
+        )
     with pytest.raises(CheckpointError):
         checkpoint.restore(learner, folder)
