@@ -16,6 +16,7 @@ _CHOICES: Final = {
     "divergence": ("", "reverse", "forward", "jsd", "sampled"),
     "support": ("exact", "student", "teacher", "union"),
     "tail": ("bucket", "renormalise", "truncate"),
+    "rollouts": ("play", "replay"),
     "contexts": ("fixed", "random", "solution"),
     "learn": ("all", "answer", "final"),
     "history": ("", "append", "per_turn"),
@@ -67,6 +68,7 @@ class Recipe:
             ("0.5 frozen + 0.5 pocket-large").
         teacher_rate: Of `ema` and `trust`: how much of the student they take on.
         teacher_every: Of `sync`: updates between two.
+        rollouts: `play`: whole episodes; `replay`: only the next reply, on the beginnings of stored episodes, so that no game is needed (OEL).
         contexts: What the teacher reads: the same text (`fixed`), one of several by chance (`random`), or the task's `solution`.
         learn: From which sampled ids: `all`; `answer`: none of the thinking; `final`: those of the last reply.
         history: `append`: a row an episode; `per_turn`: a row a turn, as the chat template would have it; "": whichever the template allows.
@@ -112,6 +114,7 @@ class Recipe:
     teacher: str = "frozen"
     teacher_rate: float = 0.05
     teacher_every: int = 30
+    rollouts: str = "play"
     contexts: str = "fixed"
     learn: str = "all"
     history: str = ""
@@ -150,6 +153,8 @@ class Recipe:
             if not least <= value <= most or value == math.inf:
                 upto = f" and at most {most:g}" if most < math.inf else ""
                 raise UsageError(f"recipe: wanted {name} of at least {least:g}{upto}, got {value}")
+        if self.rollouts == "replay" and self.method != "opcd":
+            raise UsageError(f"recipe: wanted method = 'opcd' to replay beginnings, got {self.method!r}")
         if self.method == "grpo" and (self.group < 2 or self.episodes % self.group):
             raise UsageError(
                 f"recipe: wanted a group of at least 2 that divides episodes, got {self.group} and {self.episodes}"

@@ -10,15 +10,16 @@ from typing import Any, Final
 
 import numpy as np
 
+from opcd_agents.errors import UsageError
 from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Workers
-from opcd_agents.learner.rows import examples
+from opcd_agents.learner.rows import examples, next_prompt
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import positions
 from opcd_agents.recipe import Recipe
 from opcd_agents.render import Renderer
 from opcd_agents.rollout import deal, play
-from opcd_agents.types import Episode, Example, MakeEnv, Policy, Task, Turn
+from opcd_agents.types import Episode, Example, MakeEnv, Policy, Reply, Task, Turn
 
 # Words of doubt: rich contexts take them away, and with them out-of-domain skill (arXiv 2603.24472).
 HEDGES: Final = re.compile(r"\b(wait|hmm|perhaps|maybe|alternatively|possibly|might|let me|actually)\b", re.IGNORECASE)
@@ -33,14 +34,14 @@ class Batch:
     Attributes:
         examples: This process's.
         teaches: Whether any process has one.
-        won: Share of the episodes that were won, over all processes.
+        won: Share of the episodes that were won, over all processes; None where none was played to its end.
         sampled: Ids sampled, over all processes.
         spoken: See `spoken`; of this process.
     """
 
     examples: list[Example]
     teaches: bool
-    won: float
+    won: float | None
     sampled: int
     spoken: dict[str, float]
 
@@ -89,6 +90,49 @@ def played(
         )
         found |= {n: (episode, own) for (n, _, own), episode in zip(together, episodes, strict=True)}
     return [found[n] for n, *_ in mine]
+
+
+def replayed(
+    policy: HuggingFacePolicy,
+    stored: Sequence[Episode],
+    contexts: Contexts,
+    recipe: Recipe,
+    rng: np.random.Generator,
+    workers: Workers,
+) -> list[Dealt]:
+    """Only the next reply, on beginnings of stored episodes: no game is needed (OEL, arXiv 2603.16856).
+
+    Args:
+        policy: The student.
+        stored: Episodes with token ids, of a student with this tokenizer.
+        contexts: What the teacher reads, chosen for each reply.
+        recipe: How many.
+        rng: The update's chance.
+        workers: The processes that share the update.
+
+    Returns:
+        This process's share: episodes that end with the new reply, of which nothing else is to be learnt.
+
+    Raises:
+        UsageError: No episode has token ids.
+    """
+    beginnings = [(e, n) for e in stored for n, turn in enumerate(e.turns) if turn.prompt_ids]
+    if not beginnings:
+        raise UsageError("wanted stored episodes with token ids to replay, got none; collect some with the student")
+    drawn = deal(beginnings, recipe.episodes, rng)
+    read = [contexts(episode.task, rng) for episode, _ in drawn]
+    seed = int(rng.integers(2**31))
+    mine = workers.share(range(len(drawn)))
+    prompts = [next_prompt(*drawn[n], policy.renderer) for n in mine]
+    replies = policy.complete(prompts, [seed * 1_000_003 + n for n in mine]) if mine else []
+    return [(_ended(*drawn[n], reply), read[n]) for n, reply in zip(mine, replies, strict=True)]
+
+
+def _ended(episode: Episode, number: int, reply: Reply) -> Episode:
+    """The beginning of an episode with another reply at its end."""
+    asked = episode.turns[number]
+    new = replace(asked, reply=reply.text, sampled_ids=reply.sampled_ids, logprobs=reply.logprobs)
+    return replace(episode, turns=(*episode.turns[:number], new))
 
 
 def marked(episode: Episode, context: str, policy: HuggingFacePolicy, recipe: Recipe, weight: float) -> list[Example]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from opcd_agents.errors import UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.batch import Batch, advantages, marked, played, spoken
+from opcd_agents.learner.batch import Batch, advantages, marked, played, replayed, spoken
 from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.roles import Load, Roles, cast_roles
@@ -41,6 +41,7 @@ class Subject:
         make_env: Makes the environment of a task.
         contexts: What the teacher reads.
         anchors: Examples of other worlds whose rows are the same on both sides.
+        stored: Episodes whose beginnings are replayed, where the recipe wants that.
     """
 
     tasks: Sequence[Task]
@@ -48,6 +49,7 @@ class Subject:
     make_env: MakeEnv
     contexts: Contexts
     anchors: Sequence[Example] = ()
+    stored: Sequence[Episode] = ()
 
 
 @dataclass(frozen=True)
@@ -240,9 +242,13 @@ def _batch(
     workers: Workers,
 ) -> Batch:
     """The rollouts of one update, this process's share of them, and what is learnt from them."""
-    off = recipe.method == "off-policy"
+    off, again = recipe.method == "off-policy", recipe.rollouts == "replay"
     player = roles.informed if off else roles.player
-    dealt = played(player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, informed=off)
+    if again:
+        recipe = replace(recipe, learn="final")
+        dealt = replayed(roles.player, subject.stored, subject.contexts, recipe, rng, workers)
+    else:
+        dealt = played(player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, informed=off)
     weights = advantages([e for e, _ in dealt], recipe.group) if recipe.method == "grpo" else [1.0] * len(dealt)
     examples = [
         one
@@ -252,9 +258,10 @@ def _batch(
     ]
     episodes = [episode for episode, _ in dealt]
     whole = [e for e in episodes if e.outcome is not Outcome.FAILED]
-    sampled = sum(len(turn.sampled_ids) for e in episodes for turn in e.turns)
+    sampled = sum(len(turn.sampled_ids) for e in episodes for turn in (e.turns[-1:] if again else e.turns))
     wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, len(examples)])
-    return Batch(examples, bool(learnt), wins / count if count else 0.0, int(ids), spoken(episodes, policy.renderer))
+    won = None if again else wins / count if count else 0.0
+    return Batch(examples, bool(learnt), won, int(ids), spoken(episodes, policy.renderer))
 
 
 def _teaches(episode: Episode, recipe: Recipe) -> bool:

@@ -72,3 +72,18 @@ def _fits(pair: Example, longest: int | None) -> None:
             f"wanted rows of at most {longest} ids, the positions of the model, got one of {length}; "
             "shorten the context, the replies or the episodes"
         )
+
+
+def next_prompt(episode: Episode, number: int, renderer: Renderer) -> list[int]:
+    """All ids in front of a stored episode's reply, as the student would have them: without any context.
+
+    Args:
+        episode: Played with this renderer's tokenizer.
+        number: Which turn.
+        renderer: Says the history.
+    """
+    turns = episode.turns[: number + 1]
+    if renderer.history == "per_turn":
+        return renderer.prompt(None, [turn.observation for turn in turns], [turn.reply for turn in turns[:-1]])
+    row = Tokens.of(turns, renderer.opening(None, turns[0].observation))
+    return list(row.ids[: len(row.ids) - len(turns[-1].sampled_ids)])
