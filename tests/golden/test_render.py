@@ -81,7 +81,7 @@ THINKS = CHATML.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<think
 STRIPS = CHATML.replace(
     "{{ m.content }}", "{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}"
 )
-LATER = CHATML.replace("{{ m.role }}", "{{ m.role }}{% if messages | length > 3 %}!{% endif %}")
+LATER = CHATML.replace("{{ m.role }}", "{{ m.role }}{{ '!' if messages | length > 3 }}")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Tiny random models of three families, with tokenizers whose chat templates have the shape of the published ones."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -59,7 +60,7 @@ GEMMA3 = """\
 {%- if add_generation_prompt %}{{- '<start_of_turn>model\\n' }}{%- endif %}"""
 
 TEXT = ["You are in the Hall.\n\nuser\nassistant\nsystem\nmodel\n\n<think>\n\nthe coin. > go south\n"] * 20
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
     "num_hidden_layers": 2,
@@ -94,9 +95,9 @@ class Family:
 
     template: str
     special: list[str]
-    model: type[PreTrainedModel]
-    config: type
-    extra: dict = field(default_factory=dict)
+    model: Any
+    config: Any
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """A new tokenizer."""
@@ -115,7 +116,7 @@ class Family:
 
 _IM = ["<|im_start|>", "<|im_end|>"]
 _TURN = ["<bos>", "<end_of_turn>", "<start_of_turn>"]
-_WINDOW = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+_WINDOW: dict[str, Any] = {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
 FAMILIES = {
     "qwen3": Family(QWEN, _IM, Qwen3ForCausalLM, Qwen3Config),
     "llama": Family(
