@@ -34,7 +34,7 @@ class _Lane(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write states [rows, heads, new, size] at `at` [rows, new]; return all cells up to `seen`."""
+        """Write states [rows, heads, new, size] at `at` [rows, new]; return all cells of these first rows up to `seen`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -44,10 +44,17 @@ class _Lane(CacheLayerMixin):
             room = -(-missing // _STEP) * _STEP
             self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, room))
             self.values = torch.nn.functional.pad(self.values, (0, 0, 0, room))
-        rows = torch.arange(len(self.at), device=self.at.device)[:, None]
+        first = len(self.at)
+        rows = torch.arange(first, device=self.at.device)[:, None]
         self.keys[rows, :, self.at] = key_states.transpose(1, 2)
         self.values[rows, :, self.at] = value_states.transpose(1, 2)
-        return self.keys[:, :, : self.seen], self.values[:, :, : self.seen]
+        return self.keys[:first, :, : self.seen], self.values[:first, :, : self.seen]
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two rows."""
+        for states in (self.keys, self.values):
+            assert states is not None
+            states[[one, other]] = states[[other, one]]
 
     def copy_row(self, other: _Lane, rows: int, cells: int, spare: int) -> None:
         """Take the first cells of the one row of another lane, `rows` times, with `spare` empty cells behind."""
@@ -88,7 +95,7 @@ class RowCache:
         self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)
 
     def extend(self, ids: Tensor, counts: Tensor) -> Tensor:
-        """Append ids to every row.
+        """Append ids to every row, or to the first few.
 
         Args:
             ids: [rows, new], each row filled from the left.
@@ -97,7 +104,8 @@ class RowCache:
         Returns:
             Hidden states [rows, new, size]; those behind a row's count mean nothing.
         """
-        at = self.lengths[:, None] + torch.arange(ids.shape[1], device=ids.device)
+        first = len(ids)
+        at = self.lengths[:first, None] + torch.arange(ids.shape[1], device=ids.device)
         seen = int(at.max()) + 1
         for lane in self._lanes:
             lane.at, lane.seen = at, seen
@@ -105,7 +113,7 @@ class RowCache:
         out = self._model(
             input_ids=ids, attention_mask=masks, position_ids=at, past_key_values=self._cache, use_cache=True
         )
-        self.lengths = self.lengths + counts
+        self.lengths = torch.cat([self.lengths[:first] + counts, self.lengths[first:]])
         return out.last_hidden_state
 
     def _masks(self, at: Tensor, seen: int) -> Tensor | dict[str, Tensor]:
@@ -128,6 +136,12 @@ class RowCache:
     def rewind(self, lengths: Sequence[int]) -> None:
         """Forget what lies behind the first ids of each row: no row looks past its own length, and the next write goes there."""
         self.lengths = torch.tensor(lengths, device=self.lengths.device)
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two rows: those that go on come first, so that the others need not be computed."""
+        self.lengths[[one, other]] = self.lengths[[other, one]]
+        for lane in self._lanes:
+            lane.swap(one, other)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these."""

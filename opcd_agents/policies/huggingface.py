@@ -101,7 +101,8 @@ class _Session:
         prompts = {slot: self._rows[slot].hear(text, renderer, self._context) for slot, (text, _) in heard.items()}
         hidden = self._prefill({slot: whole for slot, (_, whole) in prompts.items()}, fresh)
         assert self._cache is not None
-        ids, logprobs = _sample(self._policy, self._cache, hidden, [self._chance[s] for s in self._slots])
+        order, ids, logprobs = _sample(self._policy, self._cache, hidden, [self._chance[s] for s in self._slots])
+        self._slots = [self._slots[row] for row in order]
         replies: dict[int, Reply] = {}
         for slot, mine, scores in zip(self._slots, ids, logprobs, strict=True):
             prompt, whole = prompts[slot]
@@ -154,8 +155,8 @@ class _Session:
 
 def _sample(
     policy: HuggingFacePolicy, cache: RowCache, hidden: Tensor, chance: Sequence[np.random.Generator]
-) -> tuple[list[list[int]], list[list[float]]]:
-    """Sample replies token by token.
+) -> tuple[list[int], list[list[int]], list[list[float]]]:
+    """Sample replies token by token. A row that has ended is moved behind the others, which go on without it.
 
     Args:
         policy: Whose head, temperature and longest reply.
@@ -164,21 +165,27 @@ def _sample(
         chance: One generator a row; one uniform number is drawn a token.
 
     Returns:
-        Ids and log-probabilities of each row's reply.
+        Which row each row of the cache was, and in that order ids and log-probabilities of the replies.
     """
     head, end, device = head_of(policy.network), policy.renderer.end_id, hidden.device
-    ids: list[list[int]] = [[] for _ in chance]
-    scores: list[list[float]] = [[] for _ in chance]
-    running = list(range(len(chance)))
+    order = list(range(len(chance)))
+    ids: list[list[int]] = [[] for _ in order]
+    scores: list[list[float]] = [[] for _ in order]
+    running = len(order)
     while True:
-        uniform = torch.tensor([chance[row].random() for row in running], dtype=torch.double, device=device)
-        drawn, logprobs = draw(head(hidden[running]), policy.temperature, uniform)
-        for row, drew, score in zip(running, drawn.tolist(), logprobs.tolist(), strict=True):
+        uniform = torch.tensor([chance[row].random() for row in order[:running]], dtype=torch.double, device=device)
+        drawn, logprobs = draw(head(hidden), policy.temperature, uniform)
+        for row, drew, score in zip(order, drawn.tolist(), logprobs.tolist(), strict=False):
             ids[row].append(drew)
             scores[row].append(score)
-        running = [row for row in running if ids[row][-1] != end and len(ids[row]) < policy.longest]
+        for place in reversed(range(running)):
+            reply = ids[order[place]]
+            if reply[-1] == end or len(reply) >= policy.longest:
+                running -= 1
+                order[place], order[running] = order[running], order[place]
+                if place != running:
+                    cache.swap(place, running)
         if not running:
-            return ids, scores
-        alive = torch.zeros(len(chance), dtype=torch.long, device=device)
-        alive[running] = 1
-        hidden = cache.extend(torch.tensor([[row[-1]] for row in ids], device=device), alive)[:, 0]
+            return order, [ids[row] for row in order], [scores[row] for row in order]
+        latest = torch.tensor([[ids[row][-1]] for row in order[:running]], device=device)
+        hidden = cache.extend(latest, torch.ones(running, dtype=torch.long, device=device))[:, 0]

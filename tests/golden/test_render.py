@@ -73,14 +73,42 @@ def test_text_never_becomes_a_special_token(text):
 
 
 def test_a_template_that_forgets_is_refused():
-    with pytest.raises(TemplateError, match=r"keeps earlier turns|shows every message"):
+    with pytest.raises(TemplateError, match="shows every message"):
         Renderer(with_template(FORGETS))
 
 
-def test_a_template_that_opens_past_replies_otherwise_is_refused():
-    thinks = CHATML.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<think>{% endif %}{{ m.content }}")
-    with pytest.raises(TemplateError, match="keeps earlier turns"):
-        Renderer(with_template(thinks))
+THINKS = CHATML.replace("{{ m.content }}", "{% if m.role == 'assistant' %}<think>{% endif %}{{ m.content }}")
+STRIPS = CHATML.replace(
+    "{{ m.content }}", "{{ m.content.split('</think>')[-1] if m.role == 'assistant' else m.content }}"
+)
+LATER = CHATML.replace("{{ m.role }}", "{{ m.role }}{{ '!' if messages | length > 3 }}")
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [(THINKS, "opens a reply otherwise"), (STRIPS, "drops the thoughts"), (LATER, "once others follow")],
+    ids=["opens", "strips", "later"],
+)
+def test_a_template_that_rewrites_earlier_turns_is_rendered_turn_by_turn(template, reason):
+    tokenizer = with_template(template)
+    with pytest.raises(TemplateError, match=f"keeps earlier turns as a prefix, got one that .*{reason}"):
+        Renderer(tokenizer, "append")
+    assert Renderer(tokenizer, "per_turn").notice == ""  # as it was asked for
+    renderer = Renderer(tokenizer)
+    assert renderer.history == "per_turn"
+    assert reason in renderer.notice
+    messages = []
+    heard, said = ["You are in the Hall.", "the crate", "Hall coin"], ["<think>coin</think>> go south", "coin crate"]
+    for index, text in enumerate(heard):
+        messages.append({"role": "user", "content": text})
+        whole = tokenizer.apply_chat_template(messages, tokenize=True, add_generation_prompt=True, return_dict=False)
+        assert renderer.prompt(None, heard[: index + 1], said[:index]) == list(whole)
+        messages += [{"role": "assistant", "content": text} for text in said[index : index + 1]]
+
+
+def test_a_template_that_ends_no_reply_is_refused():
+    with pytest.raises(TemplateError, match="ends a reply with a token"):
+        Renderer(with_template("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: "))
 
 
 def test_the_end_token_is_known():

@@ -1,5 +1,8 @@
 """The policy says what the model would: kept states equal re-encoded ones, ids and log-probs are as sampled."""
 
+import copy
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +42,26 @@ def test_logprobs_are_those_of_the_whole_row(network, renderer):
                 scores = torch.log_softmax(network(torch.tensor([row.ids])).logits[0].float(), -1)
             expected = [float(scores[i - 1, row.ids[i]]) for i, said in enumerate(row.sampled) if said]
             np.testing.assert_allclose([x for t in mine for x in t.logprobs], expected, atol=2e-4)
+
+
+def test_replies_that_end_early_leave_the_others_as_they_are(network, renderer):
+    """Rows trade places when they end; what each says, now and later, is what it says alone."""
+    heard = [HEARD[i % 3] for i in range(12)]
+    policy = HuggingFacePolicy(network, copy.copy(renderer), "tiny", longest=9)
+    drawn = Counter(
+        i for turns in converse(policy, None, range(12), heard).values() for t in turns for i in t.sampled_ids
+    )
+    policy.renderer.end_id = drawn.most_common(1)[0][0]
+    together = converse(policy, None, range(12), heard)
+    assert len({len(turns[0].sampled_ids) for turns in together.values()}) > 3
+    for slot, turns in together.items():
+        alone = converse(policy, None, [slot], [heard[slot]])[0]
+        assert [t.sampled_ids for t in alone] == [t.sampled_ids for t in turns]
+        row = Tokens.of(turns)
+        with torch.no_grad():
+            scores = torch.log_softmax(network(torch.tensor([row.ids])).logits[0].float(), -1)
+        expected = [float(scores[i - 1, row.ids[i]]) for i, said in enumerate(row.sampled) if said]
+        np.testing.assert_allclose([x for t in turns for x in t.logprobs], expected, atol=2e-4)
 
 
 def test_an_episode_does_not_depend_on_its_neighbours(network, renderer):
