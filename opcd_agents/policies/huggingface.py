@@ -54,6 +54,23 @@ class HuggingFacePolicy:
         """Start one conversation a seed."""
         return _Session(self, context, seeds)
 
+    @torch.inference_mode()
+    def complete(self, prompts: Sequence[Sequence[int]], seeds: Sequence[int]) -> list[Reply]:
+        """A reply to each of some prompts that are ids already.
+
+        Args:
+            prompts: At least one.
+            seeds: One a prompt; what is sampled does not depend on what stands beside it.
+        """
+        cache = RowCache(self.network.get_decoder(), len(prompts))
+        chance = [np.random.default_rng(seed) for seed in seeds]
+        order, ids, logprobs = _sample(self, cache, cache.append(prompts), chance)
+        said = {row: (mine, scores) for row, mine, scores in zip(order, ids, logprobs, strict=True)}
+        return [
+            Reply(self.renderer.text(said[n][0]), tuple(prompt), tuple(said[n][0]), tuple(said[n][1]))
+            for n, prompt in enumerate(prompts)
+        ]
+
 
 @dataclass
 class _Row:

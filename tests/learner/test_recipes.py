@@ -3,16 +3,22 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from opcd_agents.errors import ModelError, UsageError
+from opcd_agents.learner.batch import marked, replayed
 from opcd_agents.learner.contexts import Drawn, Fixed, Solutions
 from opcd_agents.learner.distill import Subject, distill
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, ReverseKL, SampledKL
+from opcd_agents.learner.parallel import Alone
 from opcd_agents.learner.roles import cast_roles
+from opcd_agents.learner.rows import next_prompt
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe, load_recipe
+from opcd_agents.render import Renderer
+from opcd_agents.rollout import play
 from opcd_agents.runs import RunFolder
 
 from .conftest import tiny
@@ -217,3 +223,33 @@ def test_the_weight_of_anchors_is_adapted_to_a_target(tokenizer, renderer, tmp_p
         held[target] = [line["hold"] for line in folder.metrics()]
     assert held[1e-6][-1] >= 4
     assert held[10.0] == [1.0, 0.5, 0.25, 0.125, 0.0625]
+
+
+@pytest.mark.parametrize("history", ["append", "per_turn"])
+def test_beginnings_are_replayed_without_a_game(tokenizer, tmp_path, history):
+    """What the student says next on a stored beginning is learnt, and nothing else; no environment is made."""
+    renderer = Renderer(tokenizer, history)
+    player = HuggingFacePolicy(tiny(len(tokenizer), seed=2), renderer, "player", longest=4)
+    stored = play(player, TASKS[:3], PlainHouse, context="Notes: other.")
+    subject = Subject([], [], PlainHouse, Fixed(CONTEXT), stored=stored)
+    recipe = replace(SMALL, rollouts="replay", episodes=9)
+    drawn = replayed(player, stored, subject.contexts, recipe, np.random.default_rng(0), Alone())
+    assert {len(e.turns) for e, _ in drawn} == {1, 2, 3}
+    for episode, context in drawn:
+        (pair,) = marked(episode, context, player, replace(recipe, learn="final"), 1.0)
+        prompt = next_prompt(episode, len(episode.turns) - 1, renderer)
+        assert list(pair.student.ids) == prompt + list(episode.turns[-1].sampled_ids)
+        assert pair.counts == len(episode.turns[-1].sampled_ids)
+        assert len(pair.teacher.ids) > len(pair.student.ids)
+    folder = RunFolder.create(tmp_path / "run", {})
+    distill(HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny"), subject, recipe, folder, seed=3)
+    losses = [line["loss"] for line in folder.metrics()]
+    assert losses[-1] < losses[0]
+    assert {line["won"] for line in folder.metrics()} == {None}
+
+
+def test_there_must_be_something_to_replay(tokenizer, renderer, tmp_path):
+    policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
+    subject = Subject([], [], PlainHouse, Fixed(CONTEXT))
+    with pytest.raises(UsageError, match="wanted stored episodes with token ids"):
+        distill(policy, subject, replace(SMALL, rollouts="replay"), RunFolder.create(tmp_path / "run", {}))
