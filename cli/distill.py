@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.recipe import Recipe
     from opcd_agents.runs import RunFolder
-    from opcd_agents.types import Context
+    from opcd_agents.types import Context, Episode
 
 app = typer.Typer()
 
@@ -68,7 +68,8 @@ def distill(
             )
         trackers.refuse_unknown(track or [])
         policy = models.policy(model, steps)
-        run = _begun(out, run_config(tasks, policy, notes, steps, seed, track or []))
+        config = run_config(tasks, policy, notes, steps, seed, track or [])
+        run = begun(out, config | stored_in(bank, chosen[0].scope, steps))
     else:
         raise UsageError("wanted tasks to learn, such as house:7, or --resume RUN; got neither")
     config = run.config
@@ -86,7 +87,19 @@ def distill(
         say(f"model: {run.path / 'model'}")
 
 
-def _begun(out: Path, config: dict[str, Any]) -> RunFolder:
+def stored_in(bank: str, scope: str, recipe: Recipe) -> dict[str, Any]:
+    """What a run that replays must know: the bank and the train episodes that the student had there when it began."""
+    from experience_bank import Bank
+    from opcd_agents.types import Split
+
+    if recipe.rollouts != "replay":
+        return {}
+    with Bank.open(bank, "r") as store:
+        keys = store.episode_ids(scope, Split.TRAIN, "student")
+    return {"bank": bank if "://" in bank else str(Path(bank).resolve()), "replayed": keys}
+
+
+def begun(out: Path, config: dict[str, Any]) -> RunFolder:
     """A new run; where several processes share it, the first one makes it."""
     from opcd_agents.learner.parallel import found
     from opcd_agents.runs import RunFolder
@@ -163,7 +176,7 @@ def train(
     envs.prepare([*train_tasks, *validation])
     texts = [one["text"] for one in config["contexts"]]
     anchors = make_anchors(policy.renderer, ANCHORS, config["seed"], "\n".join(texts)) if recipe.anchors else []
-    subject = Subject(train_tasks, validation, envs.make_env, _contexts(recipe, texts), anchors)
+    subject = Subject(train_tasks, validation, envs.make_env, _contexts(recipe, texts), anchors, _stored(config))
     workers = found()
     with Tracking(config["track"] if workers.rank == 0 else [], run.path) as tracking:
 
@@ -187,6 +200,16 @@ def train(
     return result.data
 
 
+def _stored(config: dict[str, Any]) -> list[Episode]:
+    """The episodes that a run replays."""
+    from experience_bank import Bank
+
+    if "replayed" not in config:
+        return []
+    with Bank.open(config["bank"], "r") as store:
+        return [store.episode(key)[1] for key in config["replayed"]]
+
+
 def _contexts(recipe: Recipe, texts: Sequence[str]) -> Contexts:
     from opcd_agents.learner.contexts import Drawn, Fixed, Solutions
 
@@ -197,7 +220,7 @@ def _contexts(recipe: Recipe, texts: Sequence[str]) -> Contexts:
 
 def _note(line: dict[str, Any]) -> str:
     loss = f"loss {line['loss']:.4f}" if "loss" in line else "nothing won to learn from"
-    return f"{loss}, won {line['won']:.0%}"
+    return loss if line["won"] is None else f"{loss}, won {line['won']:.0%}"
 
 
 def save_model(policy: HuggingFacePolicy, run: RunFolder, result: Distilled) -> None:

@@ -24,6 +24,7 @@ COMMANDS = {
     "collect": ("collect", "Let a model play tasks and keep the episodes in a bank."),
     "bank": ("bank", "Look into a bank, and make notes (a context) from its episodes."),
     "distill": ("distill", "Train the notes into the weights of the model that reads them."),
+    "rounds": ("rounds", "Collect, make notes and distill, again and again."),
     "eval": ("evaluate", "Score a model without notes, with notes and after distillation."),
     "envs": ("envs", "List what can be played."),
     "demo": ("demo", "The whole loop on one house, from first episodes to the scores."),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import opcd_agents
+from cli.console import tell
 from opcd_agents.errors import MissingError, ModelError, UnknownNameError, UsageError
 from opcd_agents.recipe import Recipe, load_recipe
 
@@ -77,6 +78,8 @@ def policy(name: str, steps: Recipe | None = None) -> HuggingFacePolicy:
     steps = steps or recipe(name)
     thinking = {"": None, "on": True, "off": False}[steps.thinking]
     network, renderer = load(found, history=cast("History | None", steps.history or None), thinking=thinking)
+    if renderer.notice:
+        tell(f"{name}: {renderer.notice}")
     return HuggingFacePolicy(network, renderer, name, steps.temperature, steps.longest)
 
 
