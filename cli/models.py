@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
-    from transformers import PreTrainedModel
 
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.render import History
@@ -83,8 +82,8 @@ def policy(name: str, steps: Recipe | None = None) -> HuggingFacePolicy:
     return HuggingFacePolicy(network, renderer, name, steps.temperature, steps.longest)
 
 
-def teacher(name: str, student: HuggingFacePolicy) -> PreTrainedModel:
-    """Another model to teach a student.
+def teacher(name: str, student: HuggingFacePolicy) -> Any:
+    """Another network to teach a student.
 
     Raises:
         ModelError: Its tokenizer has another vocabulary; see also `resolve`.
