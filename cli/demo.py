@@ -29,10 +29,10 @@ def demo(
     """Collect, make notes, distill and evaluate on one house; ends with a table and a report."""
     import envs
     from cli import models, workflow
-    from cli.distill import run_config, train
     from cli.evaluate import compare, score_model, show
     from cli.notes import make_notes
     from cli.report import write_report
+    from cli.training import run_config, train
     from experience_bank import Bank
     from opcd_agents.runs import RunFolder, make_vacant
 

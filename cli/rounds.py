@@ -66,8 +66,8 @@ def _round(
     """Collect with a student, make notes of all rounds' episodes so far, and distill them into it."""
     import envs
     from cli import workflow
-    from cli.distill import begun, run_config, stored_in, train
     from cli.notes import make_notes
+    from cli.training import begun, run_config, stored_in, train
     from experience_bank import Bank
     from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder

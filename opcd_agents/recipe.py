@@ -38,7 +38,7 @@ _FROM_ONE: Final = (
 )
 _FROM_NOUGHT: Final = (
     "sampled", "lr", "clip", "pull", "temperature", "anchors", "hold", "hold_target", "validate", "entry_clip", "importance", "nca",
-    "lora_rank", "lora_alpha", "diagnose",
+    "lora_rank", "lora_alpha", "diagnose", "preflight",
 )  # fmt: skip
 _BOUNDS: Final = (
     dict.fromkeys(_FROM_ONE, (1.0, math.inf))
@@ -97,6 +97,7 @@ class Recipe:
         hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again; 0: it stays.
         nca: Weight of No-Context Anchoring (arXiv 2606.11627): reading the context again should change nothing; 0: none.
         diagnose: Mass of how many of the likeliest ids the diagnostics tell; 0: no diagnostics.
+        preflight: Episodes with and without the context before the first update: is there anything to gain? 0: none.
         validate: Updates between validations; 0: never.
         validation_episodes: Episodes of one validation.
         keep: `best`: keep the weights of the best validation; `last`: of the last update.
@@ -140,6 +141,7 @@ class Recipe:
     hold_target: float = 0.0
     nca: float = 0.0
     diagnose: int = 256
+    preflight: int = 32
     validate: int = 10
     validation_episodes: int = 64
     keep: str = "best"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cli.distill import save_model
+from cli.training import save_model
 from opcd_agents.errors import ModelError, RunError
 from opcd_agents.learner.distill import Distilled
 from opcd_agents.policies.huggingface import HuggingFacePolicy
