@@ -66,12 +66,16 @@ def make_notes(
         UsageError: The bank holds neither a training episode of that scope nor lessons for it.
     """
     episodes = bank.to_learn_from(scope)
-    if not episodes and (style == "raw" or not _told(bank, scope, quarantined)):
+    if not episodes and (style == "raw" or not bank.lessons_for(scope, status=None)):
         raise UsageError(f"wanted training episodes of {scope!r} in the bank, found none; run `opcd collect` first")
     if style == "raw":
         return bank.add_context(transcripts(episodes, count_tokens, budget, tokenizer))
     bank.add_lessons(extract(episodes))
     known = _told(bank, scope, quarantined)
+    if not known and (waiting := bank.lessons_for(scope, Status.QUARANTINED)):
+        raise UsageError(
+            f"all {len(waiting)} lessons for {scope!r} wait in quarantine; draw on them with --quarantined"
+        )
     if style == "document":
         return bank.add_context(document(known, count_tokens, budget, tokenizer, bank.votes(), scope))
     own = [one for one in known if one[1].scope == scope]  # what is true of a family is no place and no exit
