@@ -9,7 +9,7 @@ from cli.bank_judge import _bless
 from experience_bank import Bank, system_prompt
 from experience_bank.document import document
 from experience_bank.lessons import Op
-from experience_bank.reminders import When
+from experience_bank.reminders import Reminded, When
 from experience_bank.writing import Writer
 from opcd_agents.policies.scripted import HumanPolicy
 from opcd_agents.types import Episode, Lesson, Outcome, Provenance, Split, Task, Turn
@@ -63,8 +63,9 @@ def test_lessons_of_the_family_and_of_everywhere_are_used(opcd, bank, path):
     ]
     remind = notes.reminder(bank, SCOPE, When.STATE, words)
     here = Task("e", {}, 0, Split.TRAIN, SCOPE, "another", None, 9)
-    said = remind(HumanPolicy(str), [here]).reminded(0, "a rule")
-    assert said.count("- a rule on ") == 3
+    reminded = remind(HumanPolicy(str), [here])
+    assert isinstance(reminded, Reminded)
+    assert reminded.reminded(0, "a rule").count("- a rule on ") == 3
     counted = opcd("bank", "extract", SCOPE, "--bank", path, "--json")
     assert json.loads(counted.out)["lessons"] == 3
     looked = opcd("bank", "consolidate", SCOPE, "--dry-run", "--bank", path, "--json")
