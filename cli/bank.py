@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import bank_keep, bank_make, bank_trade
+from cli import bank_judge, bank_keep, bank_make, bank_merge, bank_trade
 from cli.bank_make import show_context
 from cli.console import say, say_json, say_table
 from cli.options import Bank_, Json
@@ -17,6 +17,8 @@ from opcd_agents.types import Context, Episode, Lesson, Turn
 
 app = typer.Typer(no_args_is_help=True)
 app.add_typer(bank_make.app)
+app.add_typer(bank_judge.app)
+app.add_typer(bank_merge.app)
 app.add_typer(bank_keep.app)
 app.add_typer(bank_trade.app)
 
@@ -77,12 +79,14 @@ def show(
 
 
 def _episode_rows(bank: Bank) -> list[dict[str, Any]]:
+    roles = bank.roles()
     return [
         {
             "id": key,
             "scope": e.task.scope,
             "split": str(e.task.split),
             "model": e.provenance.model,
+            "role": roles[key],
             "context": e.provenance.context_id or "",
             "outcome": str(e.outcome),
             "turns": len(e.turns),

@@ -40,6 +40,12 @@ def load(
             "--format", help="ace, atif, chat, jsonl, opcd, parquet or reasoningbank. Default: what it looks like."
         ),
     ] = None,
+    trusted: Annotated[
+        bool,
+        typer.Option(
+            "--trusted", help="Your own backup: also believe its tombstones, logs, votes, contexts and validations."
+        ),
+    ] = False,
     bank: Bank_ = "bank.db",
     as_json: Json = False,
 ) -> None:
@@ -49,7 +55,7 @@ def load(
     if not path.exists():
         raise BankError(f"wanted a file or folder to import, got {path}, which is not there")
     with Bank.open(bank) as opened:
-        done = exchange.load(opened, path, form)
+        done = exchange.load(opened, path, form, trusted=trusted)
     _tell("imported", done.path, done.formats, done.counts, done.notes, as_json)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cli.console import Progress, say, say_json
-from cli.options import Bank_, Embed, Json, Model, Retrieve, Seed, Tasks
+from cli.options import Bank_, Embed, Json, Model, Retrieve, Seed, Tasks, check_reading
 
 app = typer.Typer()
 
@@ -29,12 +29,13 @@ def collect(
     from experience_bank import Bank
     from opcd_agents.scores import score
 
+    check_reading(bank, context, retrieve, embed)
     chosen = workflow.split(envs.tasks(tasks), split)
     policy = models.policy(model)
     read, remind = None, None
     if context:
         with Bank.open(bank, "r") as store:
-            read = store.context(context)
+            read = workflow.about(store.context(context), chosen)
     if retrieve:
         with Bank.open(bank, "r") as store:
             remind = notes.reminder(store, chosen[0].scope, retrieve, policy.renderer.count, embed)
@@ -50,11 +51,11 @@ def collect(
             keep=lambda episode: store.add_episode(episode, role),
             watch=lambda what, done, total: bar.update(done, total, what),
         )
-        counts = store.counts()
+        name, counts = store.name, store.counts()
     won = score(played)
     failed = len(played) - won.episodes
     if json:
         say_json({"episodes": len(played), "failed": failed, **workflow.score_data(won), "bank": counts})
         return
     trouble = f", {failed} failed (see `opcd bank show`)" if failed else ""
-    say(f"{len(played)} episodes, {won.wins} won{trouble}; {bank} now holds {counts['episodes']} episodes")
+    say(f"{len(played)} episodes, {won.wins} won{trouble}; {name} now holds {counts['episodes']} episodes")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import models
@@ -11,11 +11,14 @@ from experience_bank import Bank, consolidate, extract
 from experience_bank.chains import chain_context, where
 from experience_bank.contexts import Validation
 from experience_bank.document import document
+from experience_bank.ids import Ids
+from experience_bank.lessons import Status
 from experience_bank.reminders import Reminded, When
 from experience_bank.retrieve import VectorIndex, WordIndex
 from experience_bank.transcripts import transcripts
 from experience_bank.validation import gap
 from experience_bank.writing import (
+    Batch,
     Prompts,
     Writer,
     apply,
@@ -29,15 +32,13 @@ from experience_bank.writing import (
 )
 from opcd_agents.errors import UsageError
 from opcd_agents.scores import score
-from opcd_agents.types import Context, Split, Task
+from opcd_agents.types import Context, Lesson, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from cli.console import Progress
     from opcd_agents.types import Policy
-
-GLOBAL = "global"  # the scope of lessons that hold everywhere
 
 
 def make_notes(
@@ -47,6 +48,8 @@ def make_notes(
     budget: int = BUDGET,
     tokenizer: str = "",
     style: str = "notes",
+    *,
+    quarantined: bool = False,
 ) -> Context:
     """Extract lessons from the training episodes of a scope, make a context of them, store both.
 
@@ -56,20 +59,32 @@ def make_notes(
         count_tokens: Length of a text in tokens of the model that will read it.
         budget: Most tokens.
         tokenizer: Name of that model.
-        style: `notes`, `document`, or `raw`: the episodes themselves.
+        style: `notes`, `document` (also of lessons that hold for the scope's family or everywhere), or `raw`: the episodes themselves.
+        quarantined: Whether lessons in quarantine are drawn on too.
 
     Raises:
-        UsageError: The bank holds no training episode of that scope.
+        UsageError: The bank holds neither a training episode of that scope nor lessons for it.
     """
-    episodes = list(bank.episodes(scope=scope, split=Split.TRAIN))
-    if not episodes:
+    episodes = bank.to_learn_from(scope)
+    if not episodes and (style == "raw" or not bank.lessons_for(scope, status=None)):
         raise UsageError(f"wanted training episodes of {scope!r} in the bank, found none; run `opcd collect` first")
     if style == "raw":
         return bank.add_context(transcripts(episodes, count_tokens, budget, tokenizer))
     bank.add_lessons(extract(episodes))
+    known = _told(bank, scope, quarantined)
+    if not known and (waiting := bank.lessons_for(scope, Status.QUARANTINED)):
+        raise UsageError(
+            f"all {len(waiting)} lessons for {scope!r} wait in quarantine; draw on them with --quarantined"
+        )
     if style == "document":
-        return bank.add_context(document(bank.lessons(scope), count_tokens, budget, tokenizer, bank.votes()))
-    return bank.add_context(consolidate(bank.lessons(scope), count_tokens, budget, tokenizer))
+        return bank.add_context(document(known, count_tokens, budget, tokenizer, bank.votes(), scope))
+    own = [one for one in known if one[1].scope == scope]  # what is true of a family is no place and no exit
+    return bank.add_context(consolidate(own, count_tokens, budget, tokenizer))
+
+
+def _told(bank: Bank, scope: str, quarantined: bool) -> list[tuple[str, Lesson]]:
+    waiting = bank.lessons_for(scope, Status.QUARANTINED) if quarantined else []
+    return bank.lessons_for(scope) + waiting
 
 
 def writer_of(model: str, prompts: Path | None) -> Writer:
@@ -91,11 +106,11 @@ def write_lessons(bank: Bank, scope: str, writer: Writer, scheme: str, seed: int
     Returns:
         Why replies could not be used, one reason each.
     """
-    episodes = list(bank.episodes(scope, Split.TRAIN))
+    episodes = bank.to_learn_from(scope)
     if scheme == "critique":
         batches = write_critiques(writer, rollout_groups(episodes), seed=seed)
     elif scheme == "operations":
-        batches = write_operations(writer, comparisons(episodes), bank.lessons(scope), bank.votes(), seed=seed)
+        batches = write_operations(writer, comparisons(episodes), bank.lessons_for(scope), bank.votes(), seed=seed)
     else:
         batches = write_items(writer, episodes, seed=seed)
     failed: list[str] = []
@@ -114,8 +129,10 @@ def write_pool(
     budget: int,
     *,
     previous: bool,
-) -> list[str]:
+) -> tuple[list[str], int]:
     """Let a model write chains of items from the same training episodes; each step becomes a context in the bank.
+
+    What a step wrote is stored before the next is asked for: whoever is cut off keeps it.
 
     Args:
         bank: The bank.
@@ -127,17 +144,23 @@ def write_pool(
         previous: Whether a step shows what its chain has written so far.
 
     Returns:
-        Why replies could not be used, one reason each.
+        Why replies could not be used, one reason each, and how many contexts the pool got.
     """
-    episodes = bank.episodes(scope, Split.TRAIN)
-    batches = list(write_chains(writer, episodes, seeds=seeds, steps=steps, previous=previous))
+    run, failed, made = Ids().new(), list[str](), set[str]()
+    batches = write_chains(writer, bank.to_learn_from(scope), seeds=seeds, steps=steps, previous=previous)
+    for candidate in candidates(_kept(bank, batches, failed), seeds):
+        context = chain_context(candidate, writer.count_tokens, budget, writer.policy.name)
+        if context is not None:
+            made.add(bank.add_context(context, where(candidate, run, writer.policy.name)).id)
+    return failed, len(made)
+
+
+def _kept(bank: Bank, batches: Iterator[Batch], failed: list[str]) -> Iterator[Batch]:
+    """The batches, each once its lessons are in the bank."""
     for batch in batches:
         apply(bank, batch.deltas)
-    for candidate in candidates(batches, seeds):
-        made = chain_context(candidate, writer.count_tokens, budget, writer.policy.name)
-        if made is not None:
-            bank.add_context(made, where(candidate))
-    return [batch.failed for batch in batches if batch.failed]
+        failed += [batch.failed] if batch.failed else []
+        yield batch
 
 
 def validate(
@@ -175,7 +198,7 @@ def validation_rows(
     rows: list[dict[str, Any]] = []
     for context, one in zip(contexts, found, strict=True):
         wins, played, wins_without, played_without = (sum(c[i] for c in one.by_task.values()) for i in range(4))
-        worth = gap(one.by_task)
+        worth = gap(one.by_task, len(found))
         rows.append(
             {
                 "context": context.id,
@@ -200,7 +223,7 @@ def reminder(
     embed: str | None = None,
     budget: int = BUDGET,
 ) -> Remind:
-    """Makes players that are reminded of the bank's lessons on a scope, and of those that hold everywhere.
+    """Makes players that are reminded of the bank's lessons on a scope, on its family, and of those that hold everywhere.
 
     Args:
         bank: The bank; it may be closed once this returns.
@@ -213,7 +236,7 @@ def reminder(
     Raises:
         UsageError: The bank has no lesson there.
     """
-    known = [one for one in bank.lessons() if one[1].scope in (scope, GLOBAL)]
+    known = bank.lessons_for(scope)
     if not known:
         raise UsageError(f"wanted lessons on {scope} to remind of, found none; run `opcd bank extract {scope}` first")
     shown = bank.fingerprints()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import Progress, ask, say, say_json, tell
-from cli.options import Bank_, Embed, Json, Retrieve, Seed, Tasks
+from cli.options import Bank_, Embed, Json, Retrieve, Seed, Tasks, check_reading
 from experience_bank.reminders import When
 from opcd_agents.errors import UsageError
 from opcd_agents.types import Context, Episode, Info, Outcome, Policy, Reply, Session, Split, Task
@@ -121,15 +121,12 @@ def play(
     """
     if solution and record:
         raise UsageError("a known solution is no experience: it is not kept; leave out --record")
+    check_reading(bank, context, retrieve, embed)
     chosen = _task(tasks, split, task)
     tell(f"task {task} of the {split} tasks of {tasks}, at most {chosen.limit} turns")
     player, role = _player(model, random, bool(context or retrieve), chosen if solution else None)
     player = _reminded(player, bank, chosen, retrieve, model, embed)
-    notes = _context(bank, context) if context is not None else None
-    if notes is not None and notes.scope != chosen.scope:
-        raise UsageError(
-            f"wanted notes on {chosen.scope}, got {notes.id}, which is on {notes.scope}; name another context"
-        )
+    notes = _context(bank, context, chosen) if context is not None else None
     try:
         episode = _episode(player, chosen, notes, seed)
     except (_Left, KeyboardInterrupt) as left:
@@ -184,11 +181,12 @@ def _player(model: str | None, random: bool, reads_notes: bool, solved: Task | N
     return _Watched(policy(model)), "teacher" if reads_notes else "student"
 
 
-def _context(bank: str, name: str) -> Context:
+def _context(bank: str, name: str, task: Task) -> Context:
+    from cli.workflow import about
     from experience_bank import Bank
 
     with Bank.open(bank, "r") as opened:
-        return opened.context(name)
+        return about(opened.context(name), [task])
 
 
 def _reminded(player: Policy, bank: str, task: Task, when: When | None, model: str | None, embed: str | None) -> Policy:

@@ -15,7 +15,7 @@ import numpy as np
 
 import envs
 from experience_bank import consolidate, extract, system_prompt
-from opcd_agents.errors import UsageError
+from opcd_agents.errors import EngineError, MissingError, UsageError
 from opcd_agents.pocket.operators import sample_operator
 from opcd_agents.rollout import deal, play
 from opcd_agents.scores import GapClosed, tally
@@ -90,10 +90,22 @@ def parting(episode: Episode) -> int | None:
     """The first turn at which an episode's game, told the same replies, shows something else; None if there is none.
 
     What the last reply brought counts as the turn after the last. Rewards and the end must be the same too.
+
+    Raises:
+        EngineError: The game cannot be had again: the episode's task names none, or one that is not here.
     """
-    env = envs.make_env(episode.task)
+    env = None
     try:
+        env = envs.make_env(episode.task)
         shown, _ = env.reset(seed=episode.task.seed, options={"task": episode.task})
+    except MissingError:
+        raise
+    except Exception as error:  # an episode that was imported may name any game with any arguments
+        if env is not None:
+            env.close()
+        said = " ".join(f"{type(error).__name__}: {error}".split())
+        raise EngineError(f"its game {episode.task.env_id!r:.60} cannot be played here ({said:.160})") from error
+    try:
         over = False
         for number, turn in enumerate(episode.turns):
             if over or shown != turn.observation:

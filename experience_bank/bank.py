@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, final
 
-from experience_bank import union
-from experience_bank.codec import lesson_id, packed
+from experience_bank import burial, union
+from experience_bank.codec import context_id, lesson_id, packed
 from experience_bank.contexts import ContextLayer
 from experience_bank.episodes import EpisodeLayer
 from experience_bank.lessons import LessonLayer
@@ -19,6 +19,11 @@ from experience_bank.store import Mode, Row, Store
 from opcd_agents.errors import BankError
 
 _SERVERS = ("postgresql://", "postgres://")
+
+
+def is_server(path: str | Path) -> bool:
+    """Whether a bank lies on a server, and in no file."""
+    return str(path).startswith(_SERVERS)
 
 
 @final
@@ -35,17 +40,21 @@ class Bank(EpisodeLayer, LessonLayer, ContextLayer):
         Args:
             path: A file (SQLite keeps a log beside it while it is open), `postgresql://user@host/database`, or `shards:DIR` for a
                 new file in a folder that is handed over when it is closed.
-            mode: "w" makes the bank if there is none; "r" never makes one and never writes to it.
+            mode: "w" makes the bank if there is none; "r" never makes one and never writes to it; shards are only written.
 
         Raises:
             BankError: There is no bank there, it cannot be used, or it has another schema version.
             MissingError: The bank is on a server, and psycopg is not installed.
         """
-        if str(path).startswith(_SERVERS):
+        if is_server(path):
             from experience_bank.postgres import PostgresStore
 
             return cls(PostgresStore.open(str(path), mode))
         if str(path).startswith(PREFIX):
+            if mode == "r":
+                raise BankError(
+                    f"shards are read when they are merged: run `opcd bank merge {path}`, and read that bank"
+                )
             return cls(ShardStore(Path(str(path).removeprefix(PREFIX))))
         try:
             return cls(SqliteStore.open(path, mode))
@@ -92,8 +101,18 @@ class Bank(EpisodeLayer, LessonLayer, ContextLayer):
         """
         return union.merge(self._store, other._store)
 
+    def take_episodes(self, other: "Bank") -> dict[str, int]:
+        """Add only the episodes that another bank holds, and believe nothing else that it says.
+
+        Returns:
+            As `merge`.
+        """
+        return union.take_episodes(self._store, other._store)
+
     def forget(self, name: str, reason: str) -> str:
         """Remove an episode and what it showed, and remember that it is to stay away when banks are merged.
+
+        A lesson that only it showed is retired; one that nothing ever showed (somebody told it) stays.
 
         Args:
             name: Its id or the beginning of one.
@@ -103,11 +122,15 @@ class Bank(EpisodeLayer, LessonLayer, ContextLayer):
             Its id.
         """
         key = self._find("episodes", "episode", name)["id"]
-        with self._store.writing():
-            stone: Row = {"id": self._ids.new(), "episode_id": key, "reason": packed(reason)}
+        stone: Row = {"id": self._ids.new(), "episode_id": key, "reason": packed(reason)}
+
+        def bury() -> str:
+            self._store.queue_up()
             self._store.insert("tombstones", [stone])
-            union.bury(self._store)
-        return key
+            burial.buried_by(self._store, burial.bury(self._store))
+            return key
+
+        return self._store.transact(bury)
 
     def compact(self) -> int:
         """Remove the blobs that no turn names any more and give their space back; returns how many."""
@@ -123,7 +146,8 @@ class Bank(EpisodeLayer, LessonLayer, ContextLayer):
         return self._store.rows("SELECT kind, name, digest, reason FROM quarantine ORDER BY kind, name, digest")
 
     def verify(self) -> list[str]:
-        """Ids of the episodes and lessons whose content no longer matches what it was stored under."""
+        """Ids of the episodes, lessons and contexts whose content no longer matches what it was stored under."""
         logged = self.statuses()
         lessons = [key for key, one in self.lessons(status=None) if lesson_id(one) != key or key not in logged]
-        return [*super().verify(), *lessons]
+        made = {c.id: context_id(c.text, c.renderer, c.tokenizer) for c in self.contexts() if c.renderer}
+        return [*super().verify(), *lessons, *(key for key, found in made.items() if key != found)]

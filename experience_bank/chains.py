@@ -22,7 +22,7 @@ from opcd_agents.errors import UsageError
 from opcd_agents.types import Context, Lesson
 
 RENDERER: Final = "chain/1"
-_WHERE: Final = re.compile(r"chain (\d+), step (\d+)")
+_WHERE: Final = re.compile(r"run (\w+) of (.*): chain (\d+), step (\d+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def chain_context(
     Returns:
         The context, at version 0; None where nothing was written yet, or nothing fits.
     """
-    lessons = candidate.lessons
+    lessons = [lesson for lesson in candidate.lessons if line(lesson.statement)]
     while lessons and count_tokens(_text(lessons)) > budget:
         lessons = lessons[1:]
     if not lessons:
@@ -60,17 +60,27 @@ def chain_context(
     return Context(key, text, "experience", 0, scope, ids, count_tokens(text), RENDERER, tokenizer, budget)
 
 
-def where(candidate: Candidate) -> str:
-    """Why a context was made, for its log: its place in the pool."""
-    return f"chain {candidate.seed}, step {candidate.step}"
+def where(candidate: Candidate, run: str, writer: str) -> str:
+    """Why a context was made, for its log: its place in the pool.
+
+    Args:
+        candidate: The step of the chain.
+        run: A ULID of the run that wrote the pool.
+        writer: Name of the model that wrote it.
+    """
+    return f"run {run} of {writer}: chain {candidate.seed}, step {candidate.step}"
 
 
 def pool(bank: ContextLayer, scope: str) -> list[Link]:
-    """All steps of all chains on a scope that a bank holds, in the order in which they were made."""
+    """All steps of all chains of the latest run on a scope that a bank holds, chain by chain.
+
+    Two runs number their chains alike, also in banks that were merged; their steps are no chain together.
+    """
     stored = {context.id: context for context in bank.contexts(scope)}
-    places = ((key, _WHERE.fullmatch(reason)) for key, reason in bank.makings(scope))
-    found = {(int(at[1]), int(at[2])): stored[key] for key, at in places if at}
-    return [Link(chain, step, context) for (chain, step), context in found.items()]
+    places = [(key, at) for key, reason in bank.makings(scope) if (at := _WHERE.fullmatch(reason))]
+    latest = max((at[1] for _, at in places), default="")
+    found = {(int(at[3]), int(at[4])): stored[key] for key, at in places if at[1] == latest}
+    return [Link(chain, step, found[chain, step]) for chain, step in sorted(found)]
 
 
 def drawn(links: Sequence[Link], step: int = 10, count: int = 3, seed: int = 0) -> list[Context]:
@@ -93,8 +103,12 @@ def fullest(validations: Sequence[Validation]) -> str | None:
 
 
 def spread(validations: Sequence[Validation]) -> tuple[float, float]:
-    """Mean and standard deviation of the contexts' rates of wins, as the paper's tables give them."""
-    rates = [_rate(counts) for counts in together(validations).values()]
+    """Mean and standard deviation of the rates of wins, as the paper's tables give them.
+
+    Args:
+        validations: One for each link that was drawn; two chains that came to the same context count as two.
+    """
+    rates = [_rate(found.by_task) for found in validations]
     return mean(rates), stdev(rates) if len(rates) > 1 else 0.0
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from experience_bank.codec import context_id
+from experience_bank.sightings import name_in
 from opcd_agents.errors import UsageError
 from opcd_agents.maps import hang
 from opcd_agents.types import Context, Lesson
@@ -107,7 +108,7 @@ def _sentences(lessons: Sequence[Known]) -> dict[str, _Sentence]:
 def _places(lessons: Sequence[Known]) -> dict[str, _Sentence]:
     claims: dict[str, list[Known]] = defaultdict(list)
     for known in lessons:
-        if known[1].kind == "place":
+        if _named(known[1], "place", "name", "place"):
             claims[known[1].facts["name"]].append(known)
     winners = {name: max(claims[name], key=_support) for name in sorted(claims)}
     return {name: _place_sentence(*known) for name, known in winners.items()}
@@ -116,6 +117,11 @@ def _places(lessons: Sequence[Known]) -> dict[str, _Sentence]:
 def _place_sentence(key: str, lesson: Lesson) -> _Sentence:
     name, place = lesson.facts["name"], lesson.facts["place"]
     return _Sentence(f"{name} {place}.", place, (key,), _weight([lesson]), of_map=False)
+
+
+def _named(lesson: Lesson, kind: str, *names: str) -> bool:
+    """Whether a lesson is of a kind and its facts are names: one that was imported may hold anything there."""
+    return lesson.kind == kind and all(name_in(lesson.facts.get(name)) for name in names)
 
 
 def _support(known: Known) -> tuple[int, tuple[str, int], str]:
@@ -128,7 +134,7 @@ def _links(lessons: Sequence[Known]) -> dict[str, dict[str, list[Known]]]:
     """Link rooms: room -> neighbour -> the lessons that show the link, which holds both ways."""
     links: dict[str, dict[str, list[Known]]] = defaultdict(lambda: defaultdict(list))
     for known in lessons:
-        if known[1].kind == "exit":
+        if _named(known[1], "exit", "room", "to"):
             room, to = known[1].facts["room"], known[1].facts["to"]
             links[room][to].append(known)
             links[to][room].append(known)

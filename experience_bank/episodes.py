@@ -8,6 +8,7 @@ from typing import Any, Final
 from experience_bank.codec import blob_row, digest, episode_from, episode_row, packed, turn_row, unpacked
 from experience_bank.layer import Layer, among, chunks, where
 from experience_bank.store import Row, Store
+from opcd_agents.errors import UsageError
 from opcd_agents.types import Episode, Outcome, Split
 
 _READ_AT_ONCE: Final = 64
@@ -54,11 +55,15 @@ class EpisodeLayer(Layer):
             blobs |= {
                 row["id"]: row for turn in episode.turns if turn.admissible for row in [blob_row(turn.admissible)]
             }
-        with self._store.writing():
-            self._store.insert("blobs", list(blobs.values()), known="skip")
+
+        def add() -> list[str]:
+            # In one order, whoever writes: two that share blobs would wait for each other otherwise.
+            self._store.insert("blobs", [blobs[key] for key in sorted(blobs)], known="skip")
             self._store.insert("episodes", played)
             self._store.insert("turns", turns)
-        return ids
+            return ids
+
+        return self._store.transact(add)
 
     def episode_ids(
         self,
@@ -70,6 +75,31 @@ class EpisodeLayer(Layer):
         """The ids of episodes, in order; None means any."""
         clause, values = where({"scope": scope, "split": split, "role": role, "outcome": outcome})
         return [row["id"] for row in self._store.rows(f"SELECT id FROM episodes{clause} ORDER BY id", values)]
+
+    def roles(self) -> dict[str, str]:
+        """Episode id -> who played: `student`, `teacher`, `random`, `human`."""
+        return {row["id"]: unpacked(row["role"]) for row in self._store.rows("SELECT id, role FROM episodes")}
+
+    def to_learn_from(self, scope: str) -> list[tuple[str, Episode]]:
+        """The train episodes on a scope, to learn from.
+
+        Raises:
+            UsageError: The task of one also stands here as validation or test: what it taught would be judged by itself.
+        """
+        wrong = set(self.two_sided())
+        found = list(self.episodes(scope, Split.TRAIN))
+        if clash := [key for key, _ in found if key in wrong]:
+            raise UsageError(
+                f"{len(clash)} train episodes on {scope} are of tasks that stand here as validation or test too "
+                f"({', '.join(clash[:3])}); remove the false ones with `opcd bank forget ID`"
+            )
+        return found
+
+    def two_sided(self) -> list[str]:
+        """Ids of the train episodes whose task also stands here as validation or test."""
+        sql = """SELECT id FROM episodes WHERE split = ? AND fingerprint IN
+            (SELECT fingerprint FROM episodes WHERE split <> ?) ORDER BY id"""
+        return [row["id"] for row in self._store.rows(sql, [str(Split.TRAIN)] * 2)]
 
     def fingerprints(self) -> dict[str, str]:
         """Episode id -> fingerprint of its task."""

@@ -6,8 +6,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from experience_bank.bank import Bank
+from experience_bank.bank import Bank, is_server
 from experience_bank.filesystem import is_network, kind_of
+from experience_bank.postgres import masked
 from experience_bank.queue import Queue
 from opcd_agents.errors import OpcdError
 
@@ -19,9 +20,15 @@ _SINCE: Final = (3, 51, 3)
 Finding = tuple[str, str, bool]  # what was looked at, what was found, whether it is well
 
 
-def examine(path: Path) -> list[Finding]:
-    """Look at a bank from below upwards; what fails is a finding, and ends only what builds on it."""
-    return list(_findings(path))
+def examine(bank: str) -> tuple[str, list[Finding]]:
+    """Look at a bank from below upwards; what fails is a finding, and ends only what builds on it.
+
+    Returns:
+        How the bank is called, and what was found; of a bank on a server only what it holds.
+    """
+    if is_server(bank):
+        return masked(bank), list(_content(bank))
+    return bank, list(_findings(Path(bank)))
 
 
 def has_reset_bug(version: tuple[int, ...]) -> bool:
@@ -64,7 +71,7 @@ def _lock(path: Path) -> Finding:
         return "write lock", f"cannot be taken: {error.strerror}", True
 
 
-def _content(path: Path) -> Iterator[Finding]:
+def _content(path: str | Path) -> Iterator[Finding]:
     try:
         with Bank.open(path, "r") as bank:
             counts, bad, apart = bank.counts(), bank.verify(), bank.quarantined()

@@ -15,10 +15,12 @@ class Ingester:
 
     Args:
         folder: Where collectors put their shards.
+        abandoned: Also shards that were never closed; see `shards`.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, abandoned: bool = False) -> None:
         self._folder = folder
+        self._abandoned = abandoned
         self._seen: set[tuple[str, int, int]] = set()
         self.taken = 0
         self.refused: dict[str, str] = {}
@@ -36,8 +38,14 @@ class Ingester:
             BankError: There is no such folder, or the bank cannot be written.
         """
         new: Counter[str] = Counter()
-        for path in shards(self._folder):
-            stat = path.stat()
+        found = shards(self._folder, self._abandoned)
+        self.refused = {path.name: self.refused[path.name] for path in found if path.name in self.refused}
+        for path in found:
+            try:
+                stat = path.stat()
+            except OSError as error:  # moved meanwhile, or a link to nothing
+                self.refused[path.name] = f"{path}: {error.strerror}"
+                continue
             key = path.name, stat.st_size, stat.st_mtime_ns
             if key in self._seen:
                 continue
@@ -57,6 +65,7 @@ def _unreadable(path: Path) -> str | None:
     try:
         with Bank.open(path, "r") as shard:
             shard.verify()
-    except BankError as error:
+            shard.digest()  # reads what `verify` does not
+    except (BankError, OSError, ValueError, TypeError) as error:  # a damaged page may give a value of any kind
         return str(error)
     return None

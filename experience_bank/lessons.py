@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from experience_bank.codec import lesson_from, lesson_id, lesson_row, packed, unpacked
 from experience_bank.layer import Layer, among, where
+from experience_bank.scopes import holding
 from experience_bank.store import Row
 from opcd_agents.errors import BankError
 from opcd_agents.types import Lesson
@@ -27,7 +28,11 @@ class Status(StrEnum):
 
 
 class Op(StrEnum):
-    """What the log may say of a lesson; `other` is the lesson that replaces it, or from which it stays apart."""
+    """What the log may say of a lesson; `other` is the lesson that replaces it, or from which it stays apart.
+
+    `BURY` is said by the bank itself: `other` is an episode that showed the lesson and was forgotten. It retires a lesson
+    that no other episode shows.
+    """
 
     ADD = "add"
     QUARANTINE = "quarantine"
@@ -36,6 +41,7 @@ class Op(StrEnum):
     RESTORE = "restore"
     REPLACE = "replace"
     APART = "apart"
+    BURY = "bury"
 
 
 _MEANS: Final = {
@@ -45,7 +51,9 @@ _MEANS: Final = {
     Op.QUARANTINE: Status.QUARANTINED,
     Op.RETIRE: Status.RETIRED,
     Op.REPLACE: Status.REPLACED,
+    Op.BURY: Status.RETIRED,
 }
+_OWN: Final = (Op.ADD, Op.BURY)  # what only the bank itself says
 
 
 @dataclass(frozen=True)
@@ -83,14 +91,17 @@ class LessonLayer(Layer):
         rows = [lesson_row(lesson) for lesson in learnt]
         ids = [lesson_id(lesson) for lesson in learnt]
         op = Op.QUARANTINE if quarantined else Op.ADD
-        with self._store.writing():
+
+        def add() -> list[str]:
             known = {row["id"] for row in among(self._store, "SELECT id FROM lessons WHERE id IN ({})", ids)}
             self._refuse_unknown(learnt)
             self._store.insert("lessons", rows, known="skip")
             fresh = [key for key in dict.fromkeys(ids) if key not in known]
             self._write(*(self._line(key, op, None, actor, reason) for key in fresh))
             self._store.insert("evidence", _links(zip(ids, learnt, strict=True)), known="skip")
-        return ids
+            return ids
+
+        return self._store.transact(add)
 
     def lessons(self, scope: str | None = None, status: Status | None = Status.ACTIVE) -> list[tuple[str, Lesson]]:
         """(id, lesson), ordered by scope, kind and statement; None means any."""
@@ -100,6 +111,10 @@ class LessonLayer(Layer):
             now = self.statuses()
             rows = [row for row in rows if now.get(row["id"]) is status]
         return self._load_lessons(rows)
+
+    def lessons_for(self, scope: str, status: Status | None = Status.ACTIVE) -> list[tuple[str, Lesson]]:
+        """(id, lesson) of all that holds for a scope: its own lessons, then those of its family, then `global` ones."""
+        return [known for name in holding(scope) for known in self.lessons(name, status)]
 
     def lesson(self, name: str) -> tuple[str, Lesson]:
         """(id, lesson) of an id or the beginning of one, whatever its status.
@@ -113,7 +128,12 @@ class LessonLayer(Layer):
     def statuses(self) -> dict[str, Status]:
         """Lesson id to what it is now."""
         rows = self._store.rows("SELECT lesson_id, op FROM lesson_log ORDER BY id")
-        return {row["lesson_id"]: _MEANS[Op(row["op"])] for row in rows if row["op"] in _MEANS}
+        buried = {row["lesson_id"] for row in rows if row["op"] == Op.BURY}
+        lost = buried - self._shown() if buried else buried
+        # Who learnt a lesson after its episodes were forgotten elsewhere did not know that; who restored it did.
+        passed_over = {key: Op.ADD if key in lost else Op.BURY for key in buried}
+        said = (row for row in rows if row["op"] in _MEANS and row["op"] != passed_over.get(row["lesson_id"]))
+        return {row["lesson_id"]: _MEANS[Op(row["op"])] for row in said}
 
     def log(self, name: str) -> list[Entry]:
         """All that was ever said of a lesson, the oldest first."""
@@ -126,7 +146,7 @@ class LessonLayer(Layer):
 
         Args:
             name: The lesson's id or the beginning of it.
-            op: What; `ADD` only `add_lessons` may say.
+            op: What; `ADD` and `BURY` are not for others to say.
             reason: Why.
             actor: Who says so.
             other: The other lesson, where the op has one.
@@ -135,7 +155,7 @@ class LessonLayer(Layer):
             UnknownNameError: There is no such lesson.
             BankError: The op wants another lesson and none is named, or the other way round.
         """
-        if op is Op.ADD or (op in (Op.REPLACE, Op.APART)) != (other is not None):
+        if op in _OWN or (op in (Op.REPLACE, Op.APART)) != (other is not None):
             raise BankError(f"cannot note {op!r} with {other!r} as the other lesson")
         key = self._find("lessons", "lesson", name)["id"]
         second = None if other is None else self._find("lessons", "lesson", other)["id"]
@@ -174,6 +194,9 @@ class LessonLayer(Layer):
             "id": self._ids.new(), "lesson_id": key, "op": str(op), "other": other,
             "actor": packed(actor), "reason": packed(reason),
         }  # fmt: skip
+
+    def _shown(self) -> set[str]:
+        return {row["lesson_id"] for row in self._store.rows("SELECT DISTINCT lesson_id FROM evidence")}
 
     def _write(self, *lines: Row) -> None:
         self._store.insert("lesson_log", lines)

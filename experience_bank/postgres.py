@@ -3,11 +3,13 @@
 The server queues writers and keeps what it acknowledged; this module only makes the tables and explains errors.
 """
 
+import random
 import re
-from collections.abc import Generator, Iterable, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from experience_bank.schema import APPLICATION_ID, INDEXES, SCHEMA_VERSION, TABLES
 from experience_bank.store import Mode, Store, Value
@@ -16,8 +18,18 @@ from opcd_agents.errors import BankError, MissingError
 if TYPE_CHECKING:
     import psycopg
 
-_PASSWORD: Final = re.compile(r"(?<=://)([^:@/]*):[^@/]*@")
+T = TypeVar("T")
+
+_PASSWORD: Final = re.compile(r"(?<=://)([^:@/?]*):[^?]*@")
+_PARAMETER: Final = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
 _PATIENCE: Final = 10  # seconds to reach the server
+_TRIES: Final = 6  # of a transaction that others stand in the way of
+_MERGING: Final = APPLICATION_ID + 1  # the lock of those who look before they write
+
+
+def masked(dsn: str) -> str:
+    """The address of a server without its password."""
+    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1@", dsn))
 
 
 @final
@@ -42,7 +54,7 @@ class PostgresStore(Store):
         import psycopg
         from psycopg.rows import dict_row
 
-        name = _PASSWORD.sub(r"\1@", dsn)
+        name = masked(dsn)
         with _explained(name):
             connection = psycopg.Connection[dict[str, Any]].connect(
                 dsn, autocommit=True, row_factory=dict_row, connect_timeout=_PATIENCE
@@ -77,6 +89,23 @@ class PostgresStore(Store):
             raise BankError(f"{self._name} was opened to read; open it with mode 'w' to write")
         with _explained(self._name), self._db.transaction():
             yield
+
+    def transact(self, work: Callable[[], T]) -> T:
+        """See `Store`."""
+        from psycopg.errors import DeadlockDetected, SerializationFailure
+
+        for number in range(1, _TRIES):
+            try:
+                return super().transact(work)
+            except BankError as error:
+                if not isinstance(error.__cause__, DeadlockDetected | SerializationFailure):
+                    raise
+                time.sleep(random.uniform(0, 0.1 * number))  # so that the same two do not meet again
+        return super().transact(work)
+
+    def queue_up(self) -> None:
+        """See `Store`; in a file writers queue anyway."""
+        self.execute(f"SELECT pg_advisory_xact_lock({_MERGING})")
 
     def vacuum(self) -> None:
         """See `Store`; the server does so by itself as well."""

@@ -76,8 +76,9 @@ class Reminded:
         fit = self._index.search(observation, self._tasks[slot].fingerprint, self._count, self._scopes)
         said: list[str] = []
         for _, lesson in fit:
-            more = [*said, f"- {line(lesson.statement)}"]
-            if self._count_tokens("\n".join([_HEAD, *more])) <= self._budget:
+            told = line(lesson.statement)
+            more = [*said, f"- {told}"]
+            if told and self._count_tokens("\n".join([_HEAD, *more])) <= self._budget:
                 said = more
         return "\n".join([_HEAD, *said, "", observation]) if said else observation
 

@@ -28,13 +28,14 @@ class ShardStore(Store):
         Raises:
             BankError: The folder cannot be written.
         """
+        self._name = f"{PREFIX}{folder}"
         self._path = folder / f"{Ids().new()}{OPEN}"
         self._store = SqliteStore.open(self._path, "w")
 
     @property
     def name(self) -> str:
-        """The path."""
-        return self._store.name
+        """The folder, as it was given."""
+        return self._name
 
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[dict[str, Any]]:
         """See `Store`."""
@@ -47,6 +48,9 @@ class ShardStore(Store):
     def writing(self) -> AbstractContextManager[None]:
         """See `Store`."""
         return self._store.writing()
+
+    def queue_up(self) -> None:
+        """See `Store`; nobody else writes here."""
 
     def vacuum(self) -> None:
         """See `Store`."""

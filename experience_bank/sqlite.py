@@ -40,8 +40,9 @@ _CURES: Final = {
 class SqliteStore(Store):
     """An open bank file."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, mode: Mode) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, mode: Mode, name: str) -> None:
         self.path = path
+        self._name = name
         self._db = connection
         self._mode: Mode = mode
         self._queue = Queue(Path(f"{path}.writelock"), PATIENCE)
@@ -57,7 +58,7 @@ class SqliteStore(Store):
             real = Path(os.path.realpath(path))
             _refuse_odd(real, mode)
             connection = _connect(real, mode)
-            store = cls(real, connection, mode)
+            store = cls(real, connection, mode, str(path))
         try:
             store._make_ready()
         except BaseException:
@@ -67,8 +68,8 @@ class SqliteStore(Store):
 
     @property
     def name(self) -> str:
-        """The path."""
-        return str(self.path)
+        """The path as it was given."""
+        return self._name
 
     def rows(self, sql: str, values: Sequence[Value] = ()) -> list[dict[str, Any]]:
         """See `Store`."""
@@ -93,6 +94,9 @@ class SqliteStore(Store):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+
+    def queue_up(self) -> None:
+        """See `Store`; the write lock does so anyway."""
 
     def vacuum(self) -> None:
         """See `Store`."""

@@ -1,15 +1,17 @@
 """Where rows are kept: what SQLite and PostgreSQL have in common. Knows no episodes, lessons or contexts."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from experience_bank.schema import BY_NAME
 
 Value = str | bytes | int | float | None
 Row = dict[str, Value]
 Mode = Literal["r", "w"]
+
+T = TypeVar("T")
 
 
 class Store(ABC):
@@ -43,6 +45,20 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of it; closing twice is allowed."""
+
+    def transact(self, work: Callable[[], T]) -> T:
+        """Do `work` in one transaction, as `writing`.
+
+        Args:
+            work: Reads and writes nothing but the store: where a server ends the transaction for the sake of others, it is
+                done again from its beginning.
+        """
+        with self.writing():
+            return work()
+
+    @abstractmethod
+    def queue_up(self) -> None:
+        """Inside `writing`: wait for whoever looks before it writes, and let nobody else do so until the transaction ends."""
 
     def value(self, sql: str, values: Sequence[Value] = ()) -> Any:
         """The only value that a query gives."""

@@ -2,8 +2,9 @@
 
     export(bank, "bank.jsonl", "jsonl")        load(bank, "bank.jsonl")
 
-An import is whole or not at all, and the second time it changes nothing. A whole bank (`jsonl`) arrives as it was, as in a merge;
-conversations say in their code version that they were imported; lessons of others wait in quarantine.
+An import is whole or not at all, and the second time it changes nothing. What comes from others brings its episodes, and its lessons into
+quarantine; only a bank that is `trusted` (one's own backup) arrives as it was, as in a merge. Conversations say in their code version that
+they were imported.
 """
 
 import hashlib
@@ -90,13 +91,14 @@ def export(bank: Bank, path: str | Path, format: str) -> Report:
     return Report(target, (format,), counts)
 
 
-def load(bank: Bank, path: str | Path, format: str | None = None) -> Report:
+def load(bank: Bank, path: str | Path, format: str | None = None, *, trusted: bool = False) -> Report:
     """Bring a file, a folder or an archive (zip, tar, tar.gz) of files into a bank.
 
     Args:
         bank: The bank.
         path: The file, folder or archive.
         format: One of `IMPORTS`; None: each file is what it looks like, and one that looks like nothing is left out.
+        trusted: Whether what a bank says of itself is believed: its tombstones, logs, votes, contexts and validations.
 
     Raises:
         UnknownNameError: There is no such format.
@@ -115,7 +117,7 @@ def load(bank: Bank, path: str | Path, format: str | None = None) -> Report:
         else:
             formats = _read_all(source, intake, format)
         intake.check(shown(source.name))
-        counts = intake.bring_in(bank)
+        counts = intake.bring_in(bank, source.name, trusted=trusted)
         return Report(source, formats, dict(counts), tuple(intake.notes))
 
 

@@ -17,6 +17,7 @@ from typing import Final, final
 from experience_bank.bank import Bank
 from experience_bank.codec import blob_row, digest, episode_from, episode_row, lesson_id, turn_row
 from experience_bank.episodes import is_whole, raw
+from experience_bank.exchange.foreign import bring_foreign
 from experience_bank.exchange.inside import store_of
 from experience_bank.exchange.rows import checked
 from experience_bank.layer import chunks
@@ -168,15 +169,20 @@ class Intake:
             with reading(name):
                 _readable(bank)
 
-    def bring_in(self, bank: Bank) -> Counter[str]:
-        """Add everything to a bank: episodes and whole banks as a union, lessons of others in quarantine.
+    def bring_in(self, bank: Bank, name: str, *, trusted: bool) -> Counter[str]:
+        """Add everything to a bank: episodes, and lessons of others in quarantine; whole banks as a union where they are trusted.
+
+        Args:
+            bank: The bank.
+            name: Where it all comes from, for the log.
+            trusted: Whether what staged banks say of lessons, contexts and episodes is believed.
 
         Returns:
             Table to the number of rows that were new.
         """
         fresh: Counter[str] = Counter()
         for staged in self._banks:
-            fresh.update(bank.merge(staged))
+            fresh.update(bank.merge(staged) if trusted else bring_foreign(bank, staged, name, self.notes))
         fresh.update(_bring_lessons(bank, self._lessons))
         return +fresh
 

@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from experience_bank.exchange.files import Source
 from experience_bank.exchange.intake import Foreign, Intake, reading
+from experience_bank.scopes import GLOBAL
 from opcd_agents.types import Lesson
 
-SCOPE: Final = "global"  # other people's lessons name no world of ours
 MOST_VOTES: Final = 100  # of each kind for a lesson; a counter is a text that anybody can edit
 _MOST_SIGNS: Final = 2000
 _DROPPED: Final = ("Cc", "Cf", "Cs", "Co")
@@ -79,7 +79,7 @@ def _foreign(item: Item, format: str, origin: Mapping[str, str], intake: Intake)
         intake.notes.append(f"{origin['file']}: a lesson {why}: {statement[:60]}")
         return None
     known = {name: clean(value)[:200] for name, value in facts.items() if fault(clean(value)) is None}
-    lesson = Lesson(kind, SCOPE, statement, known | dict(origin), ())
+    lesson = Lesson(kind, GLOBAL, statement, known | dict(origin), ())
     return Foreign(lesson, format, origin["file"], min(helped, MOST_VOTES), min(harmed, MOST_VOTES))
 
 

@@ -13,8 +13,9 @@ from experience_bank.mining.asked import demands
 from experience_bank.mining.causes import necessities
 from experience_bank.mining.contrast import contrast
 from experience_bank.mining.outcomes import fatal, idle, rewarded
-from experience_bank.mining.plays import Game, family, lifted, refuse_test
+from experience_bank.mining.plays import Game, lifted, refuse_test
 from experience_bank.mining.rules import effects, preconditions
+from experience_bank.scopes import family
 from opcd_agents.types import Episode, Lesson
 
 __all__ = ["mine"]

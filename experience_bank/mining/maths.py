@@ -4,7 +4,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from experience_bank.mining.plays import MOST_EVIDENCE, family
+from experience_bank.mining.plays import MOST_EVIDENCE
+from experience_bank.scopes import family
 from opcd_agents.types import Episode, Lesson
 
 ERRORS: Final = ("unreadable", "wrong")

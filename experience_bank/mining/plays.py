@@ -27,11 +27,6 @@ _SLOT: Final = re.compile(r"\{[0-9*]\}")
 Evidence = tuple[tuple[str, int], ...]
 
 
-def family(scope: str) -> str:
-    """What lessons of a kind of world hold for: `house` of `house/7`, `textworld` of `textworld/custom-5-8-5`."""
-    return scope.partition("/")[0]
-
-
 def refuse_test(key: str, episode: Episode) -> None:
     """Refuse to learn from an episode by which players are judged."""
     if episode.task.split is Split.TEST:

@@ -70,7 +70,7 @@ def write_chains(
         previous: Whether a step shows what its chain has written so far, the newest that fits (OEL from 4B up).
 
     Returns:
-        `len(seeds)` batches a step, in the order of `seeds`; `candidates` sorts them.
+        `len(seeds)` batches a step, in the order of `seeds`; see `candidates`.
 
     Raises:
         UsageError: There are fewer episodes than steps, a seed stands twice, or an episode belongs to the test split.
@@ -83,21 +83,18 @@ def write_chains(
     return _chains(writer, known[:steps], seeds, previous)
 
 
-def candidates(batches: Iterable[Batch], seeds: Sequence[int]) -> list[Candidate]:
-    """The prefixes of all chains, chain by chain. A failed batch adds nothing and keeps its step.
+def candidates(batches: Iterable[Batch], seeds: Sequence[int]) -> Iterator[Candidate]:
+    """The prefixes of all chains, as soon as they are written. A failed batch adds nothing and keeps its step.
 
     Args:
-        batches: What `write_chains` gave.
+        batches: What `write_chains` gives.
         seeds: The seeds it was given.
     """
-    written = list(batches)
-    found: list[Candidate] = []
-    for place, seed in enumerate(seeds):
-        lessons: tuple[Lesson, ...] = ()
-        for step, batch in enumerate(written[place :: len(seeds)], 1):
-            lessons += _added(batch)
-            found.append(Candidate(seed, step, lessons))
-    return found
+    learnt: dict[int, tuple[Lesson, ...]] = dict.fromkeys(seeds, ())
+    for number, batch in enumerate(batches):
+        step, place = divmod(number, len(seeds))
+        learnt[seeds[place]] += _added(batch)
+        yield Candidate(seeds[place], step + 1, learnt[seeds[place]])
 
 
 def read_items(reply: str, shown: Sequence[Shown], *, by: str, model: str, most: int, several: bool) -> tuple[Add, ...]:

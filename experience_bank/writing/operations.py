@@ -11,6 +11,7 @@ from typing import Final, final
 from experience_bank.codec import lesson_id
 from experience_bank.layer import chunks
 from experience_bank.lessons import Status
+from experience_bank.scopes import holding
 from experience_bank.writing import grammar
 from experience_bank.writing.deltas import Add, Agree, Batch, Delta, Edit, Remove
 from experience_bank.writing.items import lesson
@@ -91,8 +92,9 @@ class _Rules:
         self._ledger = Ledger(dict.fromkeys(self._rules, Status.ACTIVE), votes)
 
     def best(self, scope: str) -> list[Rule]:
-        """The active rules of a scope, the highest counter first."""
-        found = [(k, known) for k, known in self._rules.items() if known.scope == scope and self._ledger.is_active(k)]
+        """The active rules that hold for a scope, the highest counter first."""
+        near = holding(scope)
+        found = [(k, known) for k, known in self._rules.items() if known.scope in near and self._ledger.is_active(k)]
         return sorted(found, key=lambda rule: (-self._ledger.counter(rule[0]), rule[0]))
 
     def take(self, deltas: Sequence[Delta]) -> None:
@@ -138,7 +140,7 @@ def _delta(said: grammar.Said, scope: str, rules: Sequence[Rule], model: str) ->
     if said.op == "EDIT":
         if said.statement == rule.statement:
             raise RefusedError(f"EDIT {said.number} changes nothing")
-        return Edit(key, lesson(scope, said), _BY, model)
+        return Edit(key, lesson(rule.scope, said), _BY, model)
     if said.op == "REMOVE":
         return Remove(key, said.cited, _BY, model)
     return Agree(key, Lesson(rule.kind, rule.scope, rule.statement, rule.facts, said.cited), _BY, model)

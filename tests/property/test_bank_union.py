@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experience_bank import Bank
-from experience_bank.lessons import Op
+from experience_bank import Bank, system_prompt
+from experience_bank.lessons import Op, Status
 from opcd_agents.types import Context, Episode, Lesson, Outcome, Provenance, Split, Task, Turn
 
 WORDS = st.sampled_from(["open the box", "take the coin", "go south", "wait"])
@@ -28,7 +29,7 @@ def act(bank, what, word):
     if what == "episode":
         bank.add_episode(episode(word))
     elif what == "lesson":
-        bank.add_lessons([Lesson("k", "s", word, {}, tuple((key, 0) for key in episodes[:1]))])
+        bank.add_lessons([Lesson("k", "s", word, {}, tuple((key, 0) for key in episodes[:2]))])
     elif what in ("retire", "restore") and lessons:
         bank.note(lessons[0], Op(what), word)
     elif what == "vote" and lessons:
@@ -115,3 +116,49 @@ def test_the_digest_covers_every_part_of_a_turn(tmp_path, change):
     with Bank.open(tmp_path / "a.db") as bank:
         bank.add_episodes([first, second])
         assert bank._store.value("SELECT count(DISTINCT digest) FROM episodes") == 2
+
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_what_was_forgotten_somewhere_is_retired_everywhere(tmp_path, order):
+    """One bank learnt a lesson from two episodes, two others forgot one each (one of them twice over), and one knows it anyhow."""
+    said = Lesson("k", "s", "wait", {}, ())
+    with Bank.open(tmp_path / "0.db") as first:
+        one, two = first.add_episodes([episode("wait"), episode("go south")])
+        for number, gone in ((1, [one]), (2, [one, two]), (3, [])):
+            with Bank.open(tmp_path / f"{number}.db") as other:
+                other.merge(first)
+                for key in gone:
+                    other.forget(key, "private")
+                other.add_lessons([said] if number == 3 else [])
+        first.add_lessons([dataclasses.replace(said, evidence=((one, 0), (two, 0)))])
+    with Bank.open(tmp_path / "all.db") as together:
+        for number in (*order, order[0]):
+            with Bank.open(tmp_path / f"{number}.db", "r") as part:
+                together.merge(part)
+        [(key, status)] = together.statuses().items()
+        log = [(entry.op, entry.id.split("-")[0], entry.other) for entry in together.log(key)]
+        assert (status, len([op for op, *_ in log if op is Op.BURY])) == (Status.RETIRED, 3)
+        with Bank.open(tmp_path / "back.db") as back:
+            for number in (3, 2, 1, 0):
+                with Bank.open(tmp_path / f"{number}.db", "r") as part:
+                    back.merge(part)
+            assert back.digest() == together.digest()
+
+
+def test_damaged_lessons_and_contexts_are_not_taken_over(tmp_path):
+    with Bank.open(tmp_path / "a.db") as a, Bank.open(tmp_path / "b.db") as b:
+        good, bad = a.add_lessons([Lesson("k", "s", word, {}, ()) for word in ("wait", "never open it")])
+        a.vote([(bad, 1.0)], "human")
+        made = a.add_context(system_prompt("Be brief.", "s", len))
+        a.bless(made, "good")
+        with a._store.writing():
+            a._store.do("UPDATE lessons SET statement = 'always open it' WHERE id = ?", [(bad,)])
+            a._store.do("UPDATE contexts SET text = 'Be rude.'", [()])
+        assert a.verify() == [bad, made.id]
+        assert b.merge(a)["quarantine"] == 2
+        assert ([key for key, _ in b.lessons(status=None)], b.contexts(), b.votes(), b.verify()) == ([good], [], {}, [])
+        assert {(row["kind"], row["reason"]) for row in b.quarantined()} == {
+            ("lessons", "does not match its id"),
+            ("contexts", "does not match its id"),
+        }
+        assert not any(b.merge(a).values())

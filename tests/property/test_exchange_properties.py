@@ -57,8 +57,9 @@ def test_any_bank_comes_back_as_it_was(format, episodes, lessons, contexts):
         out = Path(name) / "out"
         export(bank, out, format)
         with Bank.open(Path(name) / "b.db") as other:
-            load(other, out)
+            load(other, out, trusted=True)
             digest = other.digest()
+            assert load(other, out, trusted=True).counts == {}
             assert load(other, out).counts == {}
             assert other.digest() == digest
             assert other.counts()["episodes"] == len(episodes)
@@ -67,6 +68,13 @@ def test_any_bank_comes_back_as_it_was(format, episodes, lessons, contexts):
                 assert digest == bank.digest()
             if format != "chat":
                 assert list(other.episodes()) == list(bank.episodes())
+        with Bank.open(Path(name) / "c.db") as stranger:
+            load(stranger, out)
+            assert list(map(str, stranger.statuses().values())) == ["quarantined"] * stranger.counts()["lessons"]
+            assert (stranger.counts()["episodes"], stranger.contexts(), stranger.verify()) == (len(episodes), [], [])
+            digest = stranger.digest()
+            assert load(stranger, out).counts == {}
+            assert stranger.digest() == digest
 
 
 @settings(deadline=None, max_examples=300)

@@ -131,6 +131,98 @@ def test_many_may_make_and_fill_it_at_once(address):
         assert bank.episode_ids() == sorted(key for out, _ in said for key in out.split())
 
 
+def run_together(code, address, count, *args):
+    command = [sys.executable, "-c", code, address]
+    both = [
+        subprocess.Popen([*command, str(n), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for n in range(count)
+    ]
+    said = [process.communicate(timeout=120) for process in both]
+    assert [process.returncode for process in both] == [0] * count, said
+    return [out for out, _ in said]
+
+
+def test_collectors_that_share_blobs_do_not_stand_in_each_others_way(address):
+    """The same game, whose rooms each sees in another order."""
+    code = (
+        "import random, sys; from experience_bank import Bank; from opcd_agents.types import *\n"
+        "chance = random.Random(int(sys.argv[2]))\n"
+        "task = Task('e', {}, 0, Split.TRAIN, 's', 'f', None, 9)\n"
+        "with Bank.open(sys.argv[1]) as bank:\n"
+        "    for game in range(12):\n"
+        "        rooms = [f'game {game} room {n}' for n in range(150)]\n"
+        "        chance.shuffle(rooms)\n"
+        "        turns = tuple(Turn('a', 'b', 'c', admissible=(room,)) for room in rooms)\n"
+        "        bank.add_episode(Episode(task, turns, Outcome.WON, Provenance('m', 'w', 0, 'v')))\n"
+    )
+    run_together(code, address, 4)
+    with Bank.open(address, "r") as bank:
+        assert (len(bank.episode_ids()), bank.verify()) == (48, [])
+
+
+def test_a_transaction_that_the_server_ended_is_done_again(address):
+    from psycopg.errors import DeadlockDetected
+
+    with Bank.open(address) as bank:
+        store, tries = bank._store, []
+
+        def work():
+            tries.append(store.insert("tombstones", [{"id": "t", "episode_id": "e", "reason": ""}]))
+            if len(tries) < 3:
+                store.rows("DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '40P01'; END $$")
+            return "done"
+
+        assert (store.transact(work), len(tries)) == ("done", 3)
+        tries.clear()
+
+        def hopeless():
+            tries.append(None)
+            raise BankError("no") from DeadlockDetected()
+
+        with pytest.raises(BankError, match="no"):
+            store.transact(hopeless)
+        assert 3 < len(tries) < 10
+
+
+def test_many_may_merge_at_once(address, tmp_path):
+    with Bank.open(tmp_path / "bank.db") as file:
+        keys = file.add_episodes([episode(n) for n in range(60)])
+        file.add_lessons([Lesson("k", "s", f"said {n}", {}, ((keys[0], 0),)) for n in range(20)])
+        digest = file.digest()
+    Bank.open(address).close()
+    code = (
+        "import sys; from experience_bank import Bank\n"
+        "with Bank.open(sys.argv[1]) as bank, Bank.open(sys.argv[3], 'r') as file:\n"
+        "    print(bank.merge(file)['episodes'])\n"
+    )
+    assert sorted(run_together(code, address, 4, str(tmp_path / "bank.db")), key=int) == ["0\n"] * 3 + ["60\n"]
+    with Bank.open(address, "r") as bank:
+        assert bank.digest() == digest
+
+
+def test_no_command_prints_a_password(opcd, address, tmp_path):
+    with Bank.open(address) as bank:
+        key = bank.add_episode(episode())
+    Bank.open(tmp_path / "other.db").close()
+    also = address.replace("opcd:secret@", "") + "&user=opcd&password=secret"
+    for dsn in (address, also):
+        runs = [
+            ("merge", tmp_path / "other.db"), ("merge", dsn), ("doctor",), ("migrate",), ("gc",), ("verify",), ("ls",), ("stats",),
+            ("consolidate", "house/7"), ("show", key), ("doctor", "--bank", dsn.replace("search_path%3D", "search_path%3Dno")),
+        ]  # fmt: skip
+        for command in runs:
+            for as_json in ((), ("--json",)):
+                done = opcd("bank", command[0], "--bank", dsn, *command[1:], *as_json)
+                assert done.code == (1 if "--bank" in command else 0), (command, done.err)
+                assert "secret" not in done.out + done.err, command
+
+
+def test_a_doctor_looks_at_no_file_of_a_server(opcd, address):
+    Bank.open(address).close()
+    done = opcd("bank", "doctor", "--bank", address)
+    assert (done.code, "digests" in done.out, "file" in done.out.replace("files", "")) == (0, True, False)
+
+
 def test_messages_are_one_line_and_hold_no_password(address):
     wrong = address.replace("/postgres?", "/nothere?")
     with pytest.raises(BankError) as caught:

@@ -5,6 +5,7 @@ import pytest
 from experience_bank import Bank
 from experience_bank.contexts import Validation
 from experience_bank.lessons import Op, Status
+from experience_bank.retrieve import WordIndex
 from opcd_agents.errors import BankError, UnknownNameError
 from opcd_agents.types import Context, Episode, Lesson, Outcome, Provenance, Split, Task
 
@@ -73,7 +74,10 @@ def test_two_that_stay_apart_are_remembered_in_either_order(bank):
     assert len(bank.lessons()) == 2
 
 
-@pytest.mark.parametrize(("op", "other"), [(Op.ADD, None), (Op.REPLACE, None), (Op.APART, None), (Op.RETIRE, "x")])
+@pytest.mark.parametrize(
+    ("op", "other"),
+    [(Op.ADD, None), (Op.BURY, None), (Op.BURY, "x"), (Op.REPLACE, None), (Op.APART, None), (Op.RETIRE, "x")],
+)
 def test_a_log_line_that_makes_no_sense_is_refused(bank, op, other):
     [key] = bank.add_lessons([lesson("open it")])
     with pytest.raises(BankError, match="cannot note"):
@@ -134,3 +138,49 @@ def test_a_forgotten_episode_and_what_it_showed_are_gone_for_good(bank, tmp_path
         copy.merge(bank)
         assert [k for k, _ in copy.episodes()] == [kept]
         assert copy.digest() == bank.digest()
+
+
+def test_a_lesson_that_only_a_forgotten_episode_showed_is_retired(bank, tmp_path):
+    task = Task("e", {}, 0, Split.TRAIN, "s", "f", None, 9)
+    episode = Episode(task, (), Outcome.LOST, Provenance("m", "w", 0, "v"))
+    gone, kept = bank.add_episodes([episode, episode])
+    evidence = {"alone": ((gone, 0),), "both": ((gone, 0), (kept, 0)), "told": ()}
+    alone, both, told = bank.add_lessons([Lesson("k", "s", said, {}, shown) for said, shown in evidence.items()])
+    index = WordIndex(bank.lessons(), bank.fingerprints())
+    assert "alone" not in str(index.search("alone", "f"))
+    index.close()
+    bank.forget(gone, "private")
+    assert bank.statuses() == {alone: Status.RETIRED, both: Status.ACTIVE, told: Status.ACTIVE}
+    assert said(bank, alone)[-1] == (Op.BURY, gone, "forget", "an episode that showed it was forgotten")
+    bank.note(alone, Op.RESTORE, "I know it")
+    assert bank.statuses()[alone] is Status.ACTIVE
+    bank.forget(kept, "private too")
+    assert bank.statuses() == {alone: Status.ACTIVE, both: Status.RETIRED, told: Status.ACTIVE}
+    again = bank.add_episode(episode)
+    bank.add_lessons([Lesson("k", "s", "both", {}, ((again, 0),))])
+    assert bank.statuses()[both] is Status.ACTIVE  # another episode shows it
+
+
+def test_what_is_in_quarantine_of_a_forgotten_episode_goes_too(bank, tmp_path):
+    task = Task("e", {}, 0, Split.TRAIN, "s", "f", None, 9)
+    key = bank.add_episode(Episode(task, (), Outcome.LOST, Provenance("m", "w", 0, "v")))
+    with Bank.open(tmp_path / "other.db") as other:
+        other.merge(bank)
+        with other._store.writing():
+            other._store.do("UPDATE episodes SET final = 'secret'", [()])
+        with Bank.open(tmp_path / "third.db") as third:
+            third.merge(other)
+            assert [row["name"] for row in third.quarantined()] == [key]
+            bank.forget(key, "holds a name")
+            third.merge(bank)
+            assert third.quarantined() == []
+            bank.merge(third)
+            third.merge(other)
+            assert (third.quarantined(), bank.digest()) == ([], third.digest())
+
+
+def test_what_holds_for_a_scope_is_its_own_its_familys_and_global(bank):
+    scopes = ("textworld/a", "textworld", "global", "textworld/b", "house")
+    bank.add_lessons([lesson(f"on {scope}", scope) for scope in scopes])
+    assert [one.scope for _, one in bank.lessons_for("textworld/a")] == ["textworld/a", "textworld", "global"]
+    assert [one.scope for _, one in bank.lessons_for("math")] == ["global"]

@@ -9,7 +9,7 @@ from experience_bank import Bank
 from experience_bank.chains import chain_context, drawn, fullest, pool, spread, where
 from experience_bank.contexts import Validation
 from experience_bank.writing import Candidate, Writer
-from opcd_agents.errors import UsageError
+from opcd_agents.errors import ModelError, UsageError
 from opcd_agents.policies.scripted import HumanPolicy
 from opcd_agents.types import Episode, Lesson, Outcome, Provenance, Split, Task, Turn
 
@@ -29,7 +29,7 @@ def bank(tmp_path):
             opened.add_lessons(one.lessons)
             made = chain_context(one, words, 1000, "m")
             assert made is not None
-            opened.add_context(made, where(one))
+            opened.add_context(made, where(one, "0RUN", "m"))
         yield opened
 
 
@@ -73,18 +73,72 @@ def test_filtered_takes_the_most_wins_and_test_time_their_mean():
     ]
     assert fullest(found) == "b"  # although none beats playing without
     assert spread(found) == (0.5, 0.25)
+    assert spread([found[1], found[1], found[0]])[0] == pytest.approx(
+        (0.75 + 0.75 + 0.25) / 3
+    )  # two chains, one context
     assert spread(found[:1]) == (0.25, 0.0)
     assert fullest([]) is None
+
+
+def fill(bank, count=3, split=Split.TRAIN):
+    for seed in range(count):
+        task = Task("e", {}, seed, split, "s", str(seed), None, 9)
+        bank.add_episode(Episode(task, (Turn("a", "b", "c"),), Outcome.LOST, Provenance("m", "w", 0, "v")))
+
+
+def test_a_pool_is_of_one_run_the_latest(bank):
+    for run, tag in (("1RUN", "other"), ("1RUN", "other"), ("0RUX", "older")):
+        for step in (1, 2):
+            one = candidate(f"{tag} 0", step, step)
+            made = chain_context(one, words, 1000, tag)
+            bank.add_context(made, where(candidate(0, step, step), run, tag))
+    links = pool(bank, "s")
+    assert [(link.chain, link.step, link.context.tokenizer) for link in links] == [(0, 1, "other"), (0, 2, "other")]
+
+
+def test_a_chain_that_is_cut_off_keeps_what_it_wrote(tmp_path):
+    number = count(1)
+
+    def said(_):
+        if (now := next(number)) == 6:
+            raise ModelError("the endpoint is down")
+        return f"- EXPERIENCE ITEM: Rule {now}. [turns 0]"
+
+    with Bank.open(tmp_path / "bank.db") as bank:
+        fill(bank)
+        with pytest.raises(ModelError):
+            write_pool(bank, "s", Writer(HumanPolicy(said), words), range(2), 3, 100, previous=False)
+        assert [(link.chain, link.step) for link in pool(bank, "s")] == [(0, 1), (0, 2), (1, 1), (1, 2)]
+        assert len(bank.lessons("s")) == 4
+
+
+def test_an_item_that_is_too_long_is_left_out_of_its_chain():
+    long = Lesson("strategy", "s", "open it " * 60 + "never", {}, ())
+    short = Lesson("strategy", "s", "look first", {}, ())
+    made = chain_context(Candidate(0, 2, (long, short)), words, 1000)
+    assert made is not None
+    assert (made.text, len(made.lessons)) == ("- look first", 1)
+    assert chain_context(Candidate(0, 1, (long,)), words, 1000) is None
+
+
+def test_no_chain_learns_from_a_task_that_is_judged_by(tmp_path):
+    writer = Writer(HumanPolicy(lambda text: "- EXPERIENCE ITEM: Look. [turns 0]"), words)
+    with Bank.open(tmp_path / "bank.db") as bank:
+        fill(bank)
+        fill(bank, 1, Split.TEST)
+        with pytest.raises(
+            UsageError, match="1 train episodes on s are of tasks that stand here as validation or test"
+        ):
+            write_pool(bank, "s", writer, range(2), 3, 100, previous=False)
+        assert bank.two_sided() == bank.episode_ids()[:1]
 
 
 def test_a_writer_fills_the_pool(tmp_path):
     number = count(1)
     writer = Writer(HumanPolicy(lambda text: f"- EXPERIENCE ITEM: Rule {next(number)}. [turns 0]"), words)
     with Bank.open(tmp_path / "bank.db") as bank:
-        for seed in range(3):
-            task = Task("e", {}, seed, Split.TRAIN, "s", str(seed), None, 9)
-            bank.add_episode(Episode(task, (Turn("a", "b", "c"),), Outcome.LOST, Provenance("m", "w", 0, "v")))
-        assert write_pool(bank, "s", writer, range(2), 3, 100, previous=False) == []
+        fill(bank)
+        assert write_pool(bank, "s", writer, range(2), 3, 100, previous=False) == ([], 6)
         links = pool(bank, "s")
         assert [(link.chain, link.step) for link in links] == [(0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
         assert links[2].context.text == "- Rule 1.\n- Rule 3.\n- Rule 5."

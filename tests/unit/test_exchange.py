@@ -8,9 +8,10 @@ import os
 import pytest
 
 from experience_bank import Bank
+from experience_bank.codec import context_id
 from experience_bank.contexts import Validation
 from experience_bank.exchange import EXPORTS, IMPORTS, export, load
-from experience_bank.lessons import Op
+from experience_bank.lessons import Op, Status
 from opcd_agents.errors import BankError, UnknownNameError
 from opcd_agents.types import Context, Episode, Lesson, Outcome, Provenance, Split, Task, Turn
 
@@ -56,9 +57,12 @@ def fill(bank, count=12):
     bank.note(keys[0], Op.RETIRE, "wrong")
     bank.note(keys[1], Op.APART, "another", other=keys[2])
     bank.vote([(keys[1], 1.0), (keys[1], -0.5)], "outcome", about=ids[0])
-    context = bank.add_context(Context("c1", "Notes: coin.", "experience", 0, "house/7", (keys[1],), 3, "r", "t", 9))
+    made = Context(
+        context_id("Notes: coin.", "r", "t"), "Notes: coin.", "experience", 0, "house/7", (keys[1],), 3, "r", "t", 9
+    )
+    context = bank.add_context(made)
     bank.bless(context, "won most")
-    bank.add_validation(Validation("c1", "house/7", "m", "w", Split.VALIDATION, 3, {"f": (1, 2, 3, 4)}))
+    bank.add_validation(Validation(context.id, "house/7", "m", "w", Split.VALIDATION, 3, {"f": (1, 2, 3, 4)}))
     bank.forget(ids[3], "private")
     return ids
 
@@ -85,22 +89,42 @@ def empty(tmp_path):
 
 def test_a_bank_comes_back_equal_and_twice_is_once(full, empty, tmp_path):
     written = export(full, tmp_path / "bank.jsonl", "jsonl")
-    first = load(empty, tmp_path / "bank.jsonl")
+    first = load(empty, tmp_path / "bank.jsonl", trusted=True)
     assert empty.digest() == full.digest()
     assert list(empty.episodes()) == list(full.episodes())
     assert empty.contexts() == full.contexts()
     assert empty.statuses() == full.statuses()
     assert first.formats == ("jsonl",)
     assert first.counts == {name: count for name, count in written.counts.items() if name != "blobs"}
-    assert load(empty, tmp_path / "bank.jsonl").counts == {}
+    assert load(empty, tmp_path / "bank.jsonl", trusted=True).counts == {}
+    assert load(full, tmp_path / "bank.jsonl", trusted=True).counts == {}
     assert load(full, tmp_path / "bank.jsonl").counts == {}
     assert empty.digest() == full.digest()
     assert empty.verify() == []
 
 
+def test_a_bank_of_others_brings_episodes_and_lessons_in_quarantine(full, empty, tmp_path):
+    ours = empty.add_episode(make_episode(1))
+    [told] = empty.add_lessons([Lesson("place", "house/2", "coin 2 in crate.", {"name": "coin"}, ((ours, 0),))])
+    with full._store.writing():  # a bank that would have ours gone
+        full._store.insert("tombstones", [{"id": "0STONE", "episode_id": ours, "reason": "obey"}])
+    export(full, tmp_path / "bank.jsonl", "jsonl")
+    report = load(empty, tmp_path / "bank.jsonl")
+    assert set(empty.episode_ids()) == {ours, *full.episode_ids()}
+    assert {k for k, _ in empty.lessons(status=Status.QUARANTINED)} == set(full.statuses()) - {told}
+    assert empty.lessons() == [(told, empty.lesson(told)[1])]
+    assert empty.lesson(told)[1].evidence == ((ours, 0),)  # others do not make it look better
+    assert (empty.contexts(), empty.votes(), empty.validations(), empty.quarantined()) == ([], {}, [], [])
+    [note] = report.notes
+    assert "2 tombstones, 2 votes, 9 lines of the lessons' log, 1 contexts" in note
+    digest = empty.digest()
+    assert load(empty, tmp_path / "bank.jsonl").counts == {}
+    assert (empty.digest(), empty.verify()) == (digest, [])
+
+
 def test_equal_banks_give_equal_files(full, empty, tmp_path):
     export(full, tmp_path / "a.jsonl", "jsonl")
-    load(empty, tmp_path / "a.jsonl")
+    load(empty, tmp_path / "a.jsonl", trusted=True)
     export(empty, tmp_path / "b.jsonl", "jsonl")
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
 

@@ -1,5 +1,7 @@
 """What contexts and lessons are worth, which lessons say the same, and which fit a moment."""
 
+import math
+
 import pytest
 
 from experience_bank.contexts import Validation
@@ -8,6 +10,7 @@ from experience_bank.document import document, line, worth
 from experience_bank.retrieve import WordIndex
 from experience_bank.validation import best, front, gap, refuse_split
 from opcd_agents.errors import UsageError
+from opcd_agents.scores import wilson
 from opcd_agents.types import Lesson, Split
 
 
@@ -21,12 +24,33 @@ def validation(key, **by_task):
 
 def test_the_gap_is_the_difference_of_rates_with_an_interval_around_it():
     found = gap({f"t{i}": (3, 4, 1, 4) for i in range(20)} | {"alone": (4, 4, 0, 0)})
-    assert found.value == found.low == found.high == 0.5
+    assert found.value == 0.5
+    # The bootstrap alone would say 0.5 to 0.5; Newcombe's interval of 60/80 - 20/80 does not.
+    (low, high), (low_without, high_without) = wilson(60, 80), wilson(20, 80)
+    below, above = math.hypot(0.75 - low, high_without - 0.25), math.hypot(high - 0.75, 0.25 - low_without)
+    assert (found.low, found.high) == pytest.approx((0.5 - below, 0.5 + above))
     mixed = gap({f"t{i}": (i % 2, 1, 0, 1) for i in range(40)})
     assert (mixed.value, mixed.low < 0.5 < mixed.high) == (0.5, True)
     assert mixed == gap(dict(reversed({f"t{i}": (i % 2, 1, 0, 1) for i in range(40)}.items())))
     with pytest.raises(UsageError, match="with and without"):
         gap({"t": (1, 1, 0, 0)})
+
+
+def test_newcombes_interval_is_that_of_the_paper():
+    """56/70 against 48/80: 0.0524 to 0.3339 (Newcombe 1998, table II (a), method 10)."""
+    found = gap({"t": (56, 70, 48, 80)})
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+
+
+def test_few_episodes_and_many_candidates_prove_nothing():
+    assert best([validation("a", t=(1, 1, 0, 1))]) is None
+    assert best([validation("a", t=(7, 7, 0, 7))]) is None
+    assert best([validation("a", t=(8, 8, 0, 8))]) == "a"
+    good = {f"t{i}": (3, 4, 1, 4) for i in range(4)}
+    others = [validation(f"x{i:03}", **{f"t{i}": (1, 4, 1, 4) for i in range(4)}) for i in range(300)]
+    assert gap(good).low > 0 > gap(good, 301).low
+    assert best([validation("a", **good)]) == "a"
+    assert best([validation("a", **good), *others]) is None
 
 
 def test_the_front_keeps_what_is_best_somewhere():
@@ -92,9 +116,33 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_a_statement_stays_on_its_line_and_is_only_words(text):
     said = line(text)
-    assert len(said) <= 300
+    assert len(said) <= 400
+    if not said:
+        return
     assert "\n" not in document([("k", lesson(text or "x"))], len, 10_000).text.split("\n", 1)[1]
     assert not set(said) & set("<>[]{}|`#*\x1b\x00\n\u2028\u202e\ud800")
+
+
+def test_a_lesson_that_is_too_long_is_left_out_and_never_cut():
+    long = "To win from Hall: " + "; ".join(f"take thing number {i} carefully" for i in range(20)) + "; never open it."
+    fits = "go south " * 44 + "now"
+    assert (line(long), line(fits), len(fits)) == ("", fits, 399)
+    made = document([("a", lesson(long)), ("b", lesson(fits))], len, 10_000)
+    assert (made.lessons, made.text.splitlines()[1:]) == (("b",), [f"- {fits}"])
+    with pytest.raises(UsageError, match="no lesson on 's' is a line of at most 400"):
+        document([("a", lesson(long))], len, 10_000)
+
+
+def test_a_document_draws_on_all_scopes_that_hold():
+    def of(scope):
+        return scope, Lesson("k", scope, f"on {scope}", {}, ())
+
+    known = [of("textworld/a"), of("textworld"), of("global")]
+    made = document(known, len, 10_000, scope="textworld/a")
+    assert (made.scope, set(made.lessons)) == ("textworld/a", {"textworld/a", "textworld", "global"})
+    assert document(known[1:], len, 10_000, scope="textworld/a").scope == "textworld/a"
+    with pytest.raises(UsageError, match="one scope"):
+        document([*known, of("textworld/b")], len, 10_000, scope="textworld/a")
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,8 @@ def test_the_same_seed_writes_the_same_and_streams_differ(pair):
 def test_ten_chains_of_thirty_steps_are_three_hundred_candidates():
     episodes = [(f"e{i}", episode(fingerprint=str(i))) for i in range(31)]
     seeds = range(50, 550, 50)
-    found = candidates(write_chains(Writer(Seeded(), words), episodes, seeds=seeds, steps=30, previous=False), seeds)
+    batches = write_chains(Writer(Seeded(), words), episodes, seeds=seeds, steps=30, previous=False)
+    found = sorted(candidates(batches, seeds), key=lambda candidate: (candidate.seed, candidate.step))
     assert len(found) == 300
     assert len({tuple(lesson.statement for lesson in c.lessons) for c in found}) == 300
     assert [(c.seed, c.step, len(c.lessons)) for c in found] == [(s, n, n) for s in seeds for n in range(1, 31)]
@@ -260,8 +261,11 @@ def test_only_rules_of_the_scope_that_a_model_may_change_are_shown(bank, pair):
     rule(bank, "Elsewhere.", [(key, 0)], scope="house/8")
     bank.add_lessons([Lesson("place", "house/7", "coin in crate.", {"name": "coin", "place": "crate"}, ((key, 0),))])
     writer, read = answering("NOTHING NEW")
+    rule(bank, "Everywhere.", [(key, 0)], scope="global")
+    rule(bank, "In houses.", [(key, 0)], scope="house")
     list(write_operations(writer, [pair], bank.lessons()))
-    assert re.findall(r"^\d+ \| (.+)$", read[0], re.MULTILINE) == ["Mine."]
+    shown = re.findall(r"^\d+ \| (.+)$", read[0], re.MULTILINE)
+    assert sorted(shown) == ["Everywhere.", "In houses.", "Mine."]
 
 
 def test_at_most_twenty_rules_are_shown_the_best_first(bank, pair):
