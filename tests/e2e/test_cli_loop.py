@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from experience_bank import Bank
+
 RECIPE = """
 updates = 4
 episodes = 4
 anchors = 2
 validate = 2
 validation_episodes = 4
+preflight = 8
 """
 SCORES = ("before", "with_context", "after", "random", "blind", "optimal")
 
@@ -65,6 +68,10 @@ def test_the_loop(opcd, bank, recipe, tmp_path):
     )
     assert trained.code == 0, trained.err
     assert last_json(trained.out)["updates"] == 4
+    assert "on 8 validation episodes each: " in trained.err
+    before, *lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert before["with_context"] > before["without_context"]
+    assert {"kl_by_turn", "kl_by_class", "student_entropy", "cut", "hedges"} <= set(lines[-1])
     assert (out / "model" / "model.safetensors").is_file()
     assert "Notes:" in (out / "model" / "README.md").read_text()
     scored = opcd(
@@ -80,6 +87,33 @@ def test_the_loop(opcd, bank, recipe, tmp_path):
     assert set(result["gap_closed"]) == {"value", "low", "high"}
     assert result["optimal"]["rate"] == 1
     assert result["with_context"]["rate"] > result["before"]["rate"]  # the pocket model reads its notes
+
+
+def test_an_adapter_is_trained_and_played_with(opcd, bank, recipe, tmp_path):
+    assert opcd("bank", "context", "house/5", "--bank", bank).code == 0
+    recipe.write_text(RECIPE.replace("anchors = 2", "anchors = 0") + 'lora_rank = 2\nkeep = "last"\nweights = "all"\n')
+    out = tmp_path / "run"
+    done = opcd("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe)
+    assert done.code == 0, done.err
+    assert (out / "model" / "adapter_model.safetensors").is_file()
+    assert not (out / "model" / "model.safetensors").exists()
+    assert opcd("play", "house:5", "--model", out / "model").code == 0
+
+
+@pytest.mark.parametrize("rollouts", ["play", "replay"])
+def test_rounds_learn_from_what_came_before_and_go_on(opcd, recipe, tmp_path, rollouts):
+    recipe.write_text(RECIPE.replace("updates = 4", "updates = 2") + f'rollouts = "{rollouts}"\n')
+    args = ("rounds", "house:5", "--episodes", 12, "--test", 4, "--recipe", recipe, "--out", tmp_path / "r", "--json")
+    first = opcd(*args, "--rounds", 1)
+    assert first.code == 0, first.err
+    second = opcd(*args, "--rounds", 2)
+    assert second.code == 0, second.err
+    assert "round 1: collect" not in second.err
+    told = last_json(second.out)
+    assert [row["round"] for row in told["rounds"]] == [0, 1, 2]
+    assert told["rounds"][:2] == last_json(first.out)["rounds"]
+    with Bank.open(tmp_path / "r" / "bank.db", "r") as opened:
+        assert opened.counts()["episodes"] == 24
 
 
 def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
@@ -99,7 +133,7 @@ def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
     assert "Traceback" not in errors
     again = opcd("distill", "--resume", out)
     assert again.code == 0, again.err
-    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == list(range(1, 31))
+    assert [json.loads(line)["update"] for line in metrics.read_text().splitlines()] == list(range(31))
 
 
 @pytest.mark.parametrize(
