@@ -88,7 +88,8 @@ def restore(learner: Learner, folder: Path) -> tuple[dict[str, Tensor], dict[str
                 return _load(learner, _verified(candidate))
             except CheckpointError as error:
                 problems.append(str(error))
-    raise CheckpointError("; ".join(problems) or f"wanted a checkpoint at {folder}, got nothing")
+    told = "; ".join(problems) or f"wanted a checkpoint at {folder}, got nothing"
+    raise CheckpointError(f"{told}; put a copy of it back, or begin a new run")
 
 
 def _verified(folder: Path) -> dict[str, bytes]:

@@ -1,6 +1,9 @@
 """One update is what the formula says; the loss falls; the teacher stays; a checkpoint resumes to the bit."""
 
 import copy
+import errno
+import os
+from itertools import count
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from opcd_agents.learner.forward import PrefixStates, student_states
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import ReverseKL
 from opcd_agents.learner.teachers import Following, Frozen
+from opcd_agents.runs import write_atomic
 from opcd_agents.types import Example, Tokens
 
 
@@ -152,3 +156,28 @@ def test_a_damaged_checkpoint_is_refused(network, examples, tmp_path, file, dama
         )
     with pytest.raises(CheckpointError):
         checkpoint.restore(learner, folder)
+
+
+@pytest.mark.parametrize("fails", range(6))
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_a_disk_that_fails_at_any_write_leaves_the_last_checkpoint(
+    network, examples, tmp_path, monkeypatch, fails, error
+):
+    learner = Learner(network, Following(network, 0.5), ReverseKL(), Settings(lr=1e-3))
+    folder = tmp_path / "checkpoint"
+    checkpoint.save(learner, {}, {"update": 0}, folder)
+    kept = {name: p.detach().clone() for name, p in network.named_parameters()}
+    learner.update(examples)
+    calls = count()
+
+    def failing(path, data):
+        if next(calls) == fails:
+            raise OSError(error, os.strerror(error))
+        write_atomic(path, data)
+
+    monkeypatch.setattr(checkpoint, "write_atomic", failing)
+    with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
+        checkpoint.save(learner, {}, {"update": 1}, folder)
+    _, state = checkpoint.restore(learner, folder)
+    assert (state, learner.updates) == ({"update": 0}, 0)
+    assert all(torch.equal(kept[name], p) for name, p in network.named_parameters())
