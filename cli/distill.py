@@ -70,6 +70,10 @@ def distill(
         except KeyboardInterrupt:
             tell(f"to go on: opcd distill --resume {shlex.quote(str(run.path))}")
             raise
+    from opcd_agents.learner.parallel import found  # imports torch, which no usage error should wait for
+
+    if found().rank:  # the first process speaks for all
+        return
     if json:
         say_json(result | {"model": str(run.path / "model")})
     else:
