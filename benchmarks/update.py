@@ -11,7 +11,12 @@ projects only what predicts a sampled id, and never holds [rows, vocabulary]. Th
 Both encode their whole history again at each turn of the rollout. All learn from the same sampled ids, with the exact
 reverse KL over the whole vocabulary, so loss and gradient must agree: the program ends with exit code 1 where they do not.
 The models are random: this measures work, not learning. Each layout runs in a process of its own, on one thread,
-and its memory is read from Linux's /proc.
+and its memory is the growth of the resident set's peak, read from Linux's /proc.
+
+What flatters this learner: the context is long, shared by all episodes, and read before the timed update, as in a run it was by
+an earlier one (`with its context prefill` counts it in); the others are not tuned, and on a GPU their padding and kernels would
+count for less. What flatters the others: they sample and score with this project's policy, whose draws are cheaper than
+`generate()`'s; `row per turn` needs no second pass for the top ids, as LMOps does; no reply ends early.
 """
 
 from __future__ import annotations
@@ -20,34 +25,28 @@ import argparse
 import copy
 import multiprocessing
 import os
-import re
 import sys
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from layouts import Dense, Forgetful, IdText, Meter, Ours, Updater, Work, turn_rows
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
-from opcd_agents.learner.learner import Learner
-from opcd_agents.learner.objectives import ReverseKL
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.render import Renderer
-from opcd_agents.types import Example, Info, Reply, Session, Tokens, Turn
+from opcd_agents.types import Example, Session, Tokens, Turn
 
 OURS, FIRST, EPISODE, TURN = "this learner", "  with its context prefill", "episode row", "row per turn"
 TOLERANCE = 1e-4  # of the loss, and of the largest gradient: float32 sums in another order
 EXAMPLES = """examples:
   python benchmarks/update.py
-  python benchmarks/update.py --context 4096
-  python benchmarks/update.py --vocab 4000 --context 256 --envs 4 --turns 3    (seconds)"""
+  python benchmarks/update.py --context 1024 --only "episode row"
+  python benchmarks/update.py --vocab 4000 --context 256 512 --envs 4 --turns 3    (seconds)"""
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,6 @@ class Sizes:
     action: int = 24
 
 
-@dataclass
-class Work:
-    """What one phase cost: CPU seconds, ids encoded by each model, rows projected to the vocabulary by both."""
-
-    seconds: float = 0.0
-    student: int = 0
-    teacher: int = 0
-    head: int = 0
-
-
 @dataclass(frozen=True)
 class Result:
     """One layout's update. `rows` are what was played, `peak` is the growth of resident memory in MiB."""
@@ -82,166 +71,6 @@ class Result:
     loss: float
     gradient: np.ndarray = field(repr=False)
     rows: list[Tokens] = field(repr=False)
-
-
-class IdText:
-    """A renderer whose texts are ids in decimals: every length is exact, and no reply ends early."""
-
-    end_id = -1
-    history = "append"
-
-    def opening(self, context: str | None, observation: str) -> list[int]:
-        """Ids of the context and of the first observation."""
-        return [int(i) for i in f"{context or ''} {observation}".split()]
-
-    def following(self, sampled: Sequence[int], observation: str) -> list[int]:
-        """Ids of a later observation."""
-        return self.opening(None, observation)
-
-    def text(self, sampled: Sequence[int]) -> str:
-        """Ids as text."""
-        return " ".join(map(str, sampled))
-
-
-class Forgetful:
-    """A session that keeps nothing but text, as behind a chat endpoint: each turn encodes the whole history again."""
-
-    def __init__(self, policy: HuggingFacePolicy, seeds: Sequence[int]) -> None:
-        self._policy = policy
-        self._chance: list[Any] = [np.random.default_rng(seed) for seed in seeds]
-        self._history = ["" for _ in seeds]
-
-    def reply(self, heard: Mapping[int, tuple[str, Info]]) -> dict[int, Reply]:
-        """Answer each slot's observation."""
-        whole = {slot: (f"{self._history[slot]} {text}", info) for slot, (text, info) in heard.items()}
-        replies = self._policy.begin(None, self._chance).reply(whole)  # a generator as seed goes on where it stood
-        for slot, reply in replies.items():
-            self._history[slot] = f"{whole[slot][0]} {reply.text}"
-        return replies
-
-
-class Meter:
-    """Counts what two models do while a phase runs."""
-
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        self._work = Work()
-        for side, network in (("student", student), ("teacher", teacher)):
-            network.get_decoder().register_forward_pre_hook(partial(self._encode, side), with_kwargs=True)
-            network.get_output_embeddings().register_forward_pre_hook(lambda _, args: self.project(args[0]))
-
-    @contextmanager
-    def phase(self) -> Generator[Work]:
-        """Measure a phase; what it cost is known when it ends."""
-        self._work = work = Work()
-        began = time.process_time()
-        yield work
-        work.seconds = time.process_time() - began
-
-    def project(self, rows: Tensor) -> None:
-        """Count rows of a head; the last dimension is the row."""
-        self._work.head += rows.numel() // rows.shape[-1]
-
-    def _encode(self, side: str, _module: torch.nn.Module, _args: tuple[()], named: dict[str, Any]) -> None:
-        setattr(self._work, side, getattr(self._work, side) + named["input_ids"].numel())
-
-
-class MeteredReverseKL:
-    """The objective, counting the rows it is shown: the fused loss projects without calling a head."""
-
-    needs_teacher = True
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-        self._formula = ReverseKL()
-
-    def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Objective`."""
-        assert teacher is not None
-        self._meter.project(student)
-        self._meter.project(teacher)
-        return self._formula(student, teacher, said)
-
-
-class Updater(Protocol):
-    """What is compared: one optimiser step on examples."""
-
-    def update(self, examples: Sequence[Example]) -> float:
-        """Learn from the examples; returns the mean loss of a sampled id in nats."""
-        ...
-
-
-class Ours:
-    """This project's learner. The rate is 0, so that a second update is the first one over again."""
-
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel, meter: Meter) -> None:
-        self._learner = Learner(student, teacher, MeteredReverseKL(meter), lr=0.0, clip=1e9)
-
-    def update(self, examples: Sequence[Example]) -> float:
-        """See `Updater`."""
-        return self._learner.update(examples).loss
-
-
-class Dense:
-    """A restated layout: passes of rows through both models and heads.
-
-    Args:
-        student: The model to train.
-        teacher: The frozen model.
-        passes: Cuts the episodes into the rows of each pass.
-        every: Whether all positions go through the heads, or those from the first sampled id on.
-    """
-
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel,
-        passes: Callable[[Sequence[Example]], Iterable[Sequence[Example]]],
-        every: bool,
-    ) -> None:
-        self._student, self._teacher = student, teacher
-        self._passes, self._every = passes, every
-        self._optimizer = torch.optim.AdamW(student.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.0)
-
-    def update(self, examples: Sequence[Example]) -> float:
-        """See `Updater`."""
-        self._optimizer.zero_grad(set_to_none=True)
-        count = sum(len(e.student.said) for e in examples)
-        total = 0.0
-        for part in self._passes(examples):
-            loss = self._kl(part) / count
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_(self._student.parameters(), 1e9)
-        self._optimizer.step()
-        return total
-
-    def _kl(self, examples: Sequence[Example]) -> Tensor:
-        ours = self._logprobs(self._student, [e.student for e in examples])
-        with torch.no_grad():
-            theirs = self._logprobs(self._teacher, [e.teacher for e in examples])
-        return (ours.exp() * (ours - theirs)).sum()
-
-    def _logprobs(self, network: PreTrainedModel, rows: Sequence[Tokens]) -> Tensor:
-        """Log-probabilities [sampled ids, vocabulary], by way of all of the pass's logits [B, T, V]."""
-        first = 1 if self._every else rows[0].sampled.index(True)
-        ids = torch.tensor([row.ids for row in rows])
-        sampled = torch.tensor([row.sampled[first:] for row in rows])
-        logits = network(input_ids=ids, logits_to_keep=sampled.shape[1] + 1, use_cache=False).logits
-        return torch.log_softmax(logits[:, :-1], -1)[sampled]
-
-
-def turn_rows(examples: Sequence[Example]) -> Iterator[list[Example]]:
-    """Each turn as a pass of its own: the row up to its end, in which only its reply is learnt."""
-    for example in examples:
-        yield from ([Example(*pair)] for pair in zip(cuts(example.student), cuts(example.teacher), strict=True))
-
-
-def cuts(row: Tokens) -> Iterator[Tokens]:
-    """A row for each reply in a row."""
-    flags = bytes(row.sampled)
-    for reply in re.finditer(b"\x01+", flags):
-        start, end = reply.span()
-        yield Tokens(row.ids[:end], (False,) * start + (True,) * (end - start))
 
 
 def build(sizes: Sizes) -> PreTrainedModel:
@@ -307,12 +136,14 @@ def run(layout: str, sizes: Sizes, rows: list[Tokens] | None) -> Result:
     with meter.phase() as rollout:
         slots = play(policy.begin(None, seeds) if layout == OURS else Forgetful(policy, seeds), sizes)
     played = [Tokens.of(turns) for turns in slots]
+    rollout.head = sum(len(row.said) for row in played)  # the policy projects what predicts a sampled id, by no module
     examples = [pair(row, context) for row in rows or played]
     learning: dict[str, Work] = {}
     loss = 0.0
-    for name in (FIRST, OURS) if layout == OURS else (layout,):  # the second update finds the context encoded
-        with meter.phase() as learning[name]:
+    for name in (FIRST, OURS, OURS) if layout == OURS else (layout,):  # the second update finds the context encoded
+        with meter.phase() as work:
             loss = updater.update(examples)
+        learning[name] = faster(work, learning.get(name, work))
     peak = resident("VmHWM") - settled
     gradient = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
     return Result(rollout, learning, peak, loss, gradient.numpy(), played)
@@ -348,32 +179,35 @@ def alone(layout: str, sizes: Sizes, rows: list[Tokens] | None) -> Result:
         return pool.submit(run, layout, sizes, rows).result()
 
 
-HEAD = f"{'':26}|{'rollout':^24}|{'learning':^36}|{'update':^16}|{'peak':>6}"
-NAMES = (
-    f"{'layout':26}|{'CPU s':>7}{'tokens':>8}{'head':>8} |{'CPU s':>7}{'student':>9}{'teacher':>9}{'head':>9} "
-    f" |{'CPU s':>8}{'times':>7} |{'MiB':>6}"
+def least(a: Result, b: Result) -> Result:
+    """The first of two results, with the lesser seconds and memory of both: a busy spell of the machine only adds."""
+    learning = {name: faster(work, b.learning[name]) for name, work in a.learning.items()}
+    return replace(a, rollout=faster(a.rollout, b.rollout), learning=learning, peak=min(a.peak, b.peak))
+
+
+def faster(a: Work, b: Work) -> Work:
+    """The work of two that took fewer seconds."""
+    return min(a, b, key=lambda work: work.seconds)
+
+
+TITLE = (
+    "| context | layout | rollout: CPU s | ids | head rows | learning: CPU s | student ids | teacher ids | head rows "
+    "| all: CPU s | learning, times ours | all, times ours | MiB |\n|--:|---|" + "--:|" * 11
 )
 
 
-def line(name: str, rollout: Work, learning: Work, base: float, peak: float) -> str:
-    """One line of the table; `base` is what `this learner` takes."""
-    step = rollout.seconds + learning.seconds
-    return (
-        f"{name:26}|{rollout.seconds:7.2f}{rollout.student:8,}{rollout.head:8,} |"
-        f"{learning.seconds:7.2f}{learning.student:9,}{learning.teacher:9,}{learning.head:9,}  |"
-        f"{step:8.2f}{step / base:7.1f} |{peak:6,.0f}"
-    )
-
-
-def work_ratios(name: str, other: Result, ours: Result) -> str:
-    """How many times the work of `this learner` a layout does."""
-    mine, theirs = ours.learning[OURS], other.learning[name]
-    encoded = (theirs.student + theirs.teacher) / (mine.student + mine.teacher)
-    return (
-        f"{name}: rollout {other.rollout.student / ours.rollout.student:.1f} times the tokens; "
-        f"learning {theirs.seconds / mine.seconds:.1f} times the seconds, {encoded:.1f} times the tokens, "
-        f"{theirs.head / mine.head:.1f} times the head rows; {other.peak / ours.peak:.1f} times the peak memory"
-    )
+def table(results: dict[str, Result], context: int) -> Iterator[str]:
+    """Lines of the table; times are those of `this learner`."""
+    ours = results[OURS]
+    base = ours.learning[OURS].seconds
+    for result in results.values():
+        for name, work in result.learning.items():
+            all_of_it = result.rollout.seconds + work.seconds
+            yield (
+                f"| {context:,} | {name} | {result.rollout.seconds:.2f} | {result.rollout.student:,} | {result.rollout.head:,} "
+                f"| {work.seconds:.2f} | {work.student:,} | {work.teacher:,} | {work.head:,} | {all_of_it:.2f} "
+                f"| {work.seconds / base:.2f} | {all_of_it / (ours.rollout.seconds + base):.2f} | {result.peak:,.0f} |"
+            )
 
 
 def compare(name: str, other: Result, ours: Result) -> tuple[str, bool]:
@@ -386,15 +220,6 @@ def compare(name: str, other: Result, ours: Result) -> tuple[str, bool]:
     return f"{name}: {text}{'' if same else '  <- NOT THE SAME'}", same
 
 
-def alike(other: Result, ours: Result) -> str:
-    """How many ids two rollouts sampled alike; near a border between two ids, rounding decides."""
-    mine, theirs = ([i for row in result.rows for i in row.said] for result in (ours, other))
-    same = sum(a == b for a, b in zip(mine, theirs, strict=True))
-    return (
-        f"rollouts: {same} of {len(mine)} ids sampled alike; rounding may turn one, and with it the rest of its episode"
-    )
-
-
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -402,7 +227,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def arguments() -> Sizes:
+def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description="CPU seconds, tokens, head rows and memory of one multi-turn update, in three layouts.",
@@ -410,34 +235,46 @@ def arguments() -> Sizes:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--vocab", type=positive, default=32_000, help="size of the vocabulary (32000)")
-    parser.add_argument("--context", type=positive, default=1024, help="ids of the teacher's context (1024)")
+    parser.add_argument(
+        "--context", type=positive, nargs="+", default=[256, 1024, 4096], help="ids of the context (256 1024 4096)"
+    )
     parser.add_argument("--envs", type=positive, default=8, help="episodes of the update (8)")
     parser.add_argument("--turns", type=positive, default=5, help="turns of an episode (5)")
-    return Sizes(**vars(parser.parse_args()))
+    parser.add_argument(
+        "--only", nargs="*", choices=(EPISODE, TURN), default=[EPISODE, TURN], help="beside this learner"
+    )
+    return parser.parse_args()
 
 
 def main() -> int:
     """Run each layout, print what it cost, and compare."""
-    sizes = arguments()
+    asked = arguments()
     os.environ["OMP_NUM_THREADS"] = "1"
+    sizes = Sizes(asked.vocab, 0, asked.envs, asked.turns)
     print(
-        f"{sizes.envs} episodes of {sizes.turns} turns, {sizes.observation} ids heard and {sizes.action} said in each;",
-        end=" ",
+        f"{sizes.envs} episodes of {sizes.turns} turns, {sizes.observation} ids heard and {sizes.action} said in each;"
     )
-    print(f"context {sizes.context:,}, vocabulary {sizes.vocab:,}, 4 layers of 256, tied head; one thread\n")
-    print(HEAD, NAMES, sep="\n", flush=True)
-    ours = alone(OURS, sizes, None)
-    base = ours.rollout.seconds + ours.learning[OURS].seconds
-    others: dict[str, Result] = {}
-    for name in (OURS, FIRST):
-        print(line(name, ours.rollout, ours.learning[name], base, ours.peak), flush=True)
-    for name in (EPISODE, TURN):
-        others[name] = alone(name, sizes, ours.rows)
-        print(line(name, others[name].rollout, others[name].learning[name], base, others[name].peak), flush=True)
-    print("\nAgainst this learner:", *(work_ratios(name, other, ours) for name, other in others.items()), sep="\n  ")
-    verdicts = [compare(name, other, ours) for name, other in others.items()]
+    print(f"vocabulary {sizes.vocab:,}, 4 layers of 256, tied head; one thread\n")
+    print(TITLE, flush=True)
+    verdicts: list[tuple[str, bool]] = []
+    alone_with: dict[int, float] = {}
+    for context in asked.context:
+        shape = replace(sizes, context=context)
+        results: dict[str, Result] = {}
+        for _ in range(asked.repeat):
+            for name in (OURS, *asked.only):
+                found = alone(name, shape, results[OURS].rows if results else None)
+                results[name] = least(results.get(name, found), found)
+        ours = results[OURS]
+        print(*table(results, context), sep="\n", flush=True)
+        verdicts += [compare(f"{context:,}, {name}", results[name], ours) for name in asked.only]
+        alone_with[context] = ours.learning[OURS].seconds
+    shortest, longest = min(alone_with), max(alone_with)
+    ratio = alone_with[longest] / alone_with[shortest]
+    print(
+        f"\nLearning with a context of {longest:,} takes this learner {ratio:.2f} times what it takes with {shortest:,}."
+    )
     print("\nThe same update, from the ids that this learner sampled?", *(text for text, _ in verdicts), sep="\n  ")
-    print(f"  {alike(others[TURN], ours)}")
     return 0 if all(same for _, same in verdicts) else 1
 
 

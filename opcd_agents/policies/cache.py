@@ -188,8 +188,9 @@ class RowCache:
 def _repeated(states: Tensor | None, rows: int, cells: int, spare: int) -> Tensor:
     assert states is not None
     _, heads, _, size = states.shape
-    buffer = states.new_zeros(rows, heads, cells + spare, size)
+    buffer = states.new_empty(rows, heads, cells + spare, size)
     buffer[:, :, :cells] = states[:, :, :cells]
+    buffer[:, :, cells:] = 0  # a mask hides them, but NaN would shine through
     return buffer
 
 
