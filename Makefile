@@ -1,6 +1,8 @@
 # Two commands: `make demo` and `make test`. Everything is installed into .venv and nowhere else.
 PYTHON ?= python3
 VENV := .venv/bin/python
+# The models of the tests are tiny: threads that wait for each other make them slower, many times beside another job.
+ONE := OMP_NUM_THREADS=1
 STATE := { cat pyproject.toml constraints.txt && pwd; }
 
 .PHONY: demo test trust lint install clean
@@ -9,10 +11,10 @@ demo: install
 	$(VENV) -m opcd_agents demo
 
 test: lint
-	$(VENV) -m pytest
+	$(ONE) $(VENV) -m pytest
 
 trust: install
-	OPCD_TRUST=full $(VENV) -m pytest tests/trust
+	OPCD_TRUST=full $(ONE) $(VENV) -m pytest tests/trust
 
 lint: install
 	$(VENV) -m ruff check
