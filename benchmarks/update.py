@@ -240,6 +240,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--envs", type=positive, default=8, help="episodes of the update (8)")
     parser.add_argument("--turns", type=positive, default=5, help="turns of an episode (5)")
+    parser.add_argument("--repeat", type=positive, default=2, help="rounds of processes; the least of each counts (2)")
     parser.add_argument(
         "--only", nargs="*", choices=(EPISODE, TURN), default=[EPISODE, TURN], help="beside this learner"
     )
@@ -274,7 +275,8 @@ def main() -> int:
     print(
         f"\nLearning with a context of {longest:,} takes this learner {ratio:.2f} times what it takes with {shortest:,}."
     )
-    print("\nThe same update, from the ids that this learner sampled?", *(text for text, _ in verdicts), sep="\n  ")
+    if verdicts:
+        print("\nThe same update, from the ids that this learner sampled?", *(text for text, _ in verdicts), sep="\n  ")
     return 0 if all(same for _, same in verdicts) else 1
 
 
