@@ -110,7 +110,11 @@ class Learner:
         self._trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._home = [parameter.detach().clone() for parameter in self._trained] if settings.pull else []
         self._rereader = Live(student) if settings.nca else None
-        self.optimizer = torch.optim.AdamW(self._trained, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0)
+        # Fused, it needs no temporaries of the weights' size; on a GPU its steps would have to be kept there.
+        fuse = student.device.type == "cpu"
+        self.optimizer = torch.optim.AdamW(
+            self._trained, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=fuse
+        )
         self.updates = 0
 
     def update(
