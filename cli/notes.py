@@ -188,7 +188,15 @@ def validate(
         counts = {task: (*mine.get(task, (0, 0)), *without.get(task, (0, 0))) for task in {*mine, *without}}
         one = Validation(context.id, context.scope, policy.name, policy.weights, tasks[0].split, seed, counts)
         found.append(bank.add_validation(one))
+        _tell_lessons(bank, context, counts)
     return found
+
+
+def _tell_lessons(bank: Bank, context: Context, counts: Mapping[str, tuple[int, int, int, int]]) -> None:
+    """Say to each lesson of a context how it did: `document` ranks by such votes. What is not there any more is passed over."""
+    there = bank.statuses()
+    if any(played and without for _, played, _, without in counts.values()) and (worth := gap(counts).value):
+        bank.vote([(key, worth) for key in context.lessons if key in there], "outcome", context.id)
 
 
 def validation_rows(

@@ -53,6 +53,8 @@ def test_what_was_chosen_by_measurement_stands_for_its_scope(opcd, bank):
     with Bank.open(bank, "r") as opened:
         assert opened.context(SCOPE).id == found["blessed"]
         assert len(opened.validations(SCOPE)) == 3
+        votes = opened.votes()
+        assert all(votes[key][0] == gaps[full.id] for key in full.lessons)  # lessons hear how their contexts did
     assert last(opcd("bank", "bless", raw["id"], "--bank", bank, "--json"))["blessed"] == raw["id"]
 
 
