@@ -73,7 +73,7 @@ def _curves(metrics: Sequence[dict[str, Any]]) -> list[Curve]:
 
 
 def _curve(metrics: Sequence[dict[str, Any]], key: str, name: str, top: float, colour: str, last: int) -> Curve:
-    values = [(line["update"], line[key]) for line in metrics if key in line]
+    values = [(line["update"], line[key]) for line in metrics if line.get(key) is not None]
     points = " ".join(f"{_WIDTH * u / last:.1f},{_HEIGHT * (1 - v / top):.1f}" for u, v in values)
     scale = "" if top == 1 else f", 100 % is {top:.3g}"
     return Curve(name, points, f"{values[-1][1]:.3g}" if values else "-", scale, colour)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.recipe import Recipe
     from opcd_agents.runs import RunFolder
-    from opcd_agents.types import Context, Episode
+    from opcd_agents.types import Context, Episode, Policy
 
 ANCHORS = 2048  # conversations to draw the anchors of each update from; few would be learnt by heart
 
@@ -81,7 +81,7 @@ def begun(out: Path, config: dict[str, Any]) -> RunFolder:
 
 def run_config(
     tasks: str,
-    policy: HuggingFacePolicy,
+    policy: Policy,
     contexts: Sequence[Context],
     recipe: Recipe,
     seed: int,
