@@ -31,21 +31,24 @@ def preflight(policy: HuggingFacePolicy, run: RunFolder) -> None:
 
     config = run.config
     recipe = recipe_from(config["recipe"])
-    if not recipe.preflight or not config["contexts"] or found().rank:
+    if not recipe.preflight or not config["contexts"]:
         return
+    workers = found()
     tasks = workflow.split(envs.tasks(config["tasks"]), Split.VALIDATION)
     first = config["contexts"][0]
     notes = Context(first["id"], first["text"], "", 0, first["scope"])
     with Progress("measure the gap", 2 * recipe.preflight) as bar:
 
-        def rate(context: Context | None, done: int) -> float:
+        def rate(context: Context | None, rounds: int) -> float:
             played = workflow.gather(
-                policy, tasks, recipe.preflight, seed=config["seed"], context=context,
-                watch=lambda what, n, total: bar.update(done + n, 2 * recipe.preflight, what),
+                policy, tasks, recipe.preflight, seed=config["seed"], context=context, share=workers.share,
+                watch=lambda what, n, total: bar.update(rounds * total + n, 2 * total, what),
             )  # fmt: skip
-            return score(played).rate
+            return score(workers.together(played)).rate
 
-        rates = rate(None, 0), rate(notes, recipe.preflight)
+        rates = rate(None, 0), rate(notes, 1)
+    if workers.rank:  # the first process speaks for all
+        return
     run.log({"update": 0, "without_context": rates[0], "with_context": rates[1]})
     tell(
         f"on {recipe.preflight} validation episodes each: {rates[0]:.0%} won without the context, {rates[1]:.0%} with it"
@@ -136,6 +139,7 @@ def train(
         )
     if workers.rank == 0:
         save_model(policy, run, result)
+    workers.wait()  # what comes next reads it whole
     return result.data
 
 

@@ -21,13 +21,21 @@ from torch import Tensor
 
 from opcd_agents.errors import CheckpointError
 from opcd_agents.learner.learner import Learner
+from opcd_agents.learner.sharding import part_of, whole
 from opcd_agents.runs import write_atomic
 
 _FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "teacher.safetensors", "state.json")
 
 
+def hand_over(learner: Learner, best: Mapping[str, Tensor]) -> None:
+    """This process's part of what another one saves meanwhile; nothing where each has it whole."""
+    for tensors in _tensors(learner, best).values():
+        for tensor in tensors.values():
+            whole(tensor)
+
+
 def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
-    """Write a checkpoint beside the old one, then take its place.
+    """Write a checkpoint beside the old one, then take its place; it does not depend on how many processes share the run.
 
     Args:
         learner: Trained weights, optimiser and what follows them as a teacher are stored.
@@ -48,13 +56,8 @@ def _save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], f
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    parts = {
-        "model.safetensors": save_tensors(_plain(_trained(learner))),
-        "best.safetensors": save_tensors(_plain(best)),
-        "optimizer.safetensors": save_tensors(_plain(_optimizer_tensors(learner))),
-        "teacher.safetensors": save_tensors(_plain(learner.teacher.tensors() if learner.teacher else {})),
-        "state.json": json.dumps({"updates": learner.updates, "state": state}).encode(),
-    }
+    parts = {name: save_tensors(_plain(tensors)) for name, tensors in _tensors(learner, best).items()}
+    parts["state.json"] = json.dumps({"updates": learner.updates, "state": state}).encode()
     for name, data in parts.items():
         write_atomic(fresh / name, data)
     manifest = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
@@ -119,16 +122,24 @@ def _load(learner: Learner, parts: dict[str, bytes]) -> tuple[dict[str, Tensor],
         raise CheckpointError("checkpoint belongs to another model: its parameters have other names")
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_of(weights[name], parameter))
     learner.optimizer.state.clear()
     for key, tensor in slots.items():
         name, _, slot = key.rpartition("|")
-        learner.optimizer.state[parameters[name]][slot] = tensor.to(
-            parameters[name].device if slot != "step" else "cpu"
-        )
+        learner.optimizer.state[parameters[name]][slot] = part_of(tensor, parameters[name])
     if learner.teacher is not None:
         learner.teacher.load(followed)
-    return best, state
+    return {name: part_of(tensor, parameters[name]) for name, tensor in best.items()}, state
+
+
+def _tensors(learner: Learner, best: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
+    """What each file keeps, by its name."""
+    return {
+        "model.safetensors": _trained(learner),
+        "best.safetensors": best,
+        "optimizer.safetensors": _optimizer_tensors(learner),
+        "teacher.safetensors": learner.teacher.tensors() if learner.teacher else {},
+    }
 
 
 def _trained(learner: Learner) -> dict[str, torch.nn.Parameter]:
@@ -143,4 +154,4 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    return {name: whole(tensor).cpu().contiguous().clone() for name, tensor in tensors.items()}

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from opcd_agents.errors import UsageError
 from opcd_agents.learner import checkpoint
@@ -128,7 +129,8 @@ def distill(
         watch(line)
     if recipe.keep == "best" and recipe.validate:
         policy.network.load_state_dict(best, strict=False)
-    trained = roles.adapter or policy.network
+    trained = roles.trained()
+    policy.network = trained if isinstance(trained, PreTrainedModel) else policy.network
     return Distilled(trained, state.update, state.best_update, state.best, state.sampled)
 
 
@@ -205,9 +207,12 @@ class _Going:
             self.run.log(line)
 
     def save(self, best: Mapping[str, Tensor], state: _State) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; whoever goes on finds it whole."""
         if self.workers.rank == 0:
             checkpoint.save(self.roles.learner, best, vars(state), self.run.checkpoint)
+        else:
+            checkpoint.hand_over(self.roles.learner, best)
+        self.workers.wait()
 
 
 def validate(

@@ -15,10 +15,12 @@ import torch
 from transformers import PreTrainedModel
 
 from opcd_agents.errors import MissingError, UsageError
+from opcd_agents.learner import sharding
 from opcd_agents.learner.endpoint import Endpoint
 from opcd_agents.learner.learner import Average, Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, Objective, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone, Workers
+from opcd_agents.learner.sharding import whole
 from opcd_agents.learner.teachers import LIVE, AdapterOff, Ensemble, Following, Frozen, Live, Teacher, TrustRegion
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import head_of
@@ -39,14 +41,14 @@ class Roles:
         informed: Who plays with the context where the teacher plays: the initial weights.
         learner: Who learns.
         refresh: Takes the student's newest weights over to `player`.
-        adapter: The model of peft around the student, where only an adapter is trained.
+        trained: What was trained, whole and with the newest weights: the model, or the model of peft around it.
     """
 
     player: HuggingFacePolicy
     informed: Policy
     learner: Learner
     refresh: Callable[[], None]
-    adapter: Any = None
+    trained: Callable[[], Any]
 
 
 def cast_roles(
@@ -61,25 +63,37 @@ def cast_roles(
         workers: The processes that share an update.
         seed: Of what an adapter begins with.
     """
-    student = policy.network
+    workers = workers or Alone()
+    student, sharded = policy.network, sharding.wanted() and workers.size > 1
+    if sharded and recipe.lora_rank:
+        raise UsageError(
+            "wanted whole weights with FSDP, got an adapter, whose gradients are small; use lora_rank = 0, or launch without --use_fsdp"
+        )
     adapter = _adapter(student, recipe, seed) if recipe.lora_rank else None
     low = _low(student, recipe)
     initial = None if adapter else copy.deepcopy(student).to(low)  # pyright: ignore[reportArgumentType]
     if adapter is None:
         _choose_weights(student, recipe.weights)
     keeper: Teacher = AdapterOff(adapter) if initial is None else Frozen(initial)
+    player, refresh = _player(policy, recipe, low, sharded)
+    mirror = player.network if sharded else student
+    teacher = _teacher(recipe, student, mirror, initial, keeper, load) if _objective(recipe).needs_teacher else None
+    if sharded:
+        sharding.shard(student, workers.size)
     learner = Learner(
-        student,
-        _teacher(recipe, student, initial, keeper, load) if _objective(recipe).needs_teacher else None,
-        _objective(recipe),
-        _settings(recipe, low),
-        keeper=keeper,
-        workers=workers or Alone(),
+        student, teacher, _objective(recipe), _settings(recipe, low), keeper=keeper, workers=workers, mirror=mirror
     )
     name, bare = f"{policy.name} (teacher)", adapter.disable_adapter if adapter else nullcontext
     informed = _Bare(_playing(policy, initial or student, recipe, name), bare)
-    player, refresh = _player(policy, recipe, low)
-    return Roles(player, informed, learner, refresh, adapter)
+
+
+    def trained() -> Any:
+        if sharded:
+            mirror.to(student.dtype)  # pyright: ignore[reportArgumentType]
+            refresh()
+        return adapter or mirror
+
+    return Roles(player, informed, learner, refresh, trained)
 
 
 def _objective(recipe: Recipe) -> Objective:
@@ -114,15 +128,20 @@ def _settings(recipe: Recipe, low: torch.dtype) -> Settings:
 
 
 def _teacher(
-    recipe: Recipe, student: PreTrainedModel, initial: PreTrainedModel | None, keeper: Teacher, load: Load
+    recipe: Recipe,
+    student: PreTrainedModel,
+    mirror: PreTrainedModel,
+    initial: PreTrainedModel | None,
+    keeper: Teacher,
+    load: Load,
 ) -> Teacher:
-    """The teacher that a recipe names, or several with their weights."""
+    """The teacher that a recipe names, or several with their weights; what reads as the student does is the `mirror`."""
     known: dict[str, Callable[[], Teacher]] = {
         "frozen": lambda: keeper,
-        "live": lambda: _warned(Live(student)),
+        "live": lambda: _warned(Live(mirror)),
         "ema": lambda: Following(student, recipe.teacher_rate),
         "sync": lambda: Following(student, 1.0, recipe.teacher_every),
-        "trust": lambda: TrustRegion(_whole(initial), student, recipe.teacher_rate),
+        "trust": lambda: TrustRegion(_whole(initial), mirror, recipe.teacher_rate),
     }
 
     def one(name: str) -> Teacher:
@@ -179,7 +198,7 @@ def _adapter(network: PreTrainedModel, recipe: Recipe, seed: int) -> Any:
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config).eval()
@@ -195,17 +214,20 @@ def _playing(policy: HuggingFacePolicy, network: PreTrainedModel, recipe: Recipe
 
 
 def _player(
-    policy: HuggingFacePolicy, recipe: Recipe, low: torch.dtype
+    policy: HuggingFacePolicy, recipe: Recipe, low: torch.dtype, sharded: bool
 ) -> tuple[HuggingFacePolicy, Callable[[], None]]:
-    """The student as it plays: itself, or, where passes are in bfloat16, one copy an update, never a cast for each token."""
-    if low == policy.network.dtype:
+    """The student as it plays: itself, or, where passes are in bfloat16, one copy an update, never a cast for each token.
+
+    One that lies in parts also plays as a copy: a pass of its own would have to be joined by all processes, at every token.
+    """
+    if low == policy.network.dtype and not sharded:
         return _playing(policy, policy.network, recipe, policy.name), lambda: None
     cast_copy = copy.deepcopy(policy.network).to(low).requires_grad_(False)  # pyright: ignore[reportArgumentType]
 
     @torch.no_grad()
     def refresh() -> None:
         for mine, theirs in zip(cast_copy.parameters(), policy.network.parameters(), strict=True):
-            mine.copy_(theirs)
+            mine.copy_(whole(theirs))
 
     return _playing(policy, cast_copy, recipe, policy.name), refresh
 

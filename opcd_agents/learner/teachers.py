@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner.forward import PrefixStates
 from opcd_agents.learner.saying import Heard, Part, Saying
+from opcd_agents.learner.sharding import whole
 from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Tokens
 
@@ -129,7 +130,7 @@ class Following(Teacher):
         if update % self._every:
             return
         for mine, theirs in zip(self._copy.parameters(), self._student.parameters(), strict=True):
-            mine.lerp_(theirs, self._rate)
+            mine.lerp_(whole(theirs), self._rate)
         self._states.forget()
 
     def tensors(self) -> dict[str, Tensor]:

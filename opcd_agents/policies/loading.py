@@ -6,6 +6,7 @@ What the row cache and the fused loss assume of a model is tried out on the mode
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from opcd_agents.errors import ModelError
+from opcd_agents.errors import ModelError, UsageError
 from opcd_agents.policies.cache import RowCache
 from opcd_agents.render import History, Renderer
 
@@ -25,7 +26,7 @@ _SCALES = ("logits_scaling", "logit_scale")  # as Granite and Cohere call it
 
 def load(
     model: str,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     *,
     history: History | None = None,
@@ -66,6 +67,20 @@ def load(
     return network, Renderer(tokenizer, history, thinking)
 
 
+def device_here() -> torch.device:
+    """Where models go: this process's GPU, else the CPU, which `accelerate launch --cpu` asks for.
+
+    Raises:
+        UsageError: More processes were launched here than there are GPUs.
+    """
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return torch.device("cpu")
+    mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if mine >= there:
+        raise UsageError(f"wanted a GPU for each process, got process {mine + 1} and {there} here; launch {there}, or with --cpu")
+    return torch.device("cuda", mine)
+
+
 def positions(network: PreTrainedModel) -> int | None:
     """The longest row that the model was made for; None where its config does not say."""
     return getattr(network.config, "max_position_embeddings", None)
@@ -104,7 +119,7 @@ def _cache_is_exact(network: PreTrainedModel) -> bool:
             cache.append([row[2:4] for row in rows])
             cache.rewind([2, 1])
             hidden = cache.append([row[n:] for row, n in zip(rows, (2, 1), strict=True)])
-            plain = [decoder(input_ids=torch.tensor([row]), use_cache=False).last_hidden_state[0, -1] for row in rows]
+            plain = [decoder(input_ids=torch.tensor([row], device=network.device), use_cache=False).last_hidden_state[0, -1] for row in rows]
         except Exception:  # whatever a model of another kind says to what it does not know
             return False
     # bfloat16 keeps 8 bits; a wrong mask or position is wrong in the first
