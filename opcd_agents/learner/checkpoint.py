@@ -30,8 +30,8 @@ _FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "tea
 def hand_over(learner: Learner, best: Mapping[str, Tensor]) -> None:
     """This process's part of what another one saves meanwhile; nothing where each has it whole."""
     for tensors in _tensors(learner, best).values():
-        for tensor in tensors.values():
-            whole(tensor)
+        for name in sorted(tensors):
+            whole(tensors[name])
 
 
 def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
@@ -154,4 +154,5 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: whole(tensor).cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Whole and on the CPU; by name, as `hand_over` goes, for a file is read in no order."""
+    return {name: whole(tensors[name]).cpu().contiguous().clone() for name in sorted(tensors)}

@@ -92,7 +92,7 @@ def launched(folder, values, processes, how="--multi_gpu", stop=0):
         text=True,
         timeout=100,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[:3000]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines
 
