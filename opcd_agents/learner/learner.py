@@ -17,7 +17,7 @@ from opcd_agents.learner.fused import Sampler, fused
 from opcd_agents.learner.objectives import ForwardKL, Objective
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.sharding import is_sharded, whole
-from opcd_agents.learner.teachers import Live, Teacher
+from opcd_agents.learner.teachers import Live, Teacher, shared_rows
 from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Example, Tokens
 
@@ -236,7 +236,7 @@ class Learner:
             each = each * torch.tensor(learnt, device=device)
         theirs = teacher([e.teacher for e in examples]) if teacher is not None and objective.needs_teacher else None
         hidden = student_states(self.student, rows, self.settings.dtype, checkpointing=self.settings.checkpointing)
-        head = head_of(self.student).weight.to(hidden.dtype)
+        head = shared_rows(head_of(self.student).weight.to(hidden.dtype), theirs)
         result = fused(objective, hidden, head, theirs, said, each, sampler=self._sampler(examples), top=top)
         result.loss.backward()
         firsts = counts.cumsum(0) - counts

@@ -22,7 +22,7 @@ from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner.forward import PrefixStates
 from opcd_agents.learner.saying import Heard, Part, Saying
 from opcd_agents.learner.sharding import whole
-from opcd_agents.policies.loading import head_of
+from opcd_agents.policies.loading import head_of, weights_hash
 from opcd_agents.types import Tokens
 
 LIVE: Final = (
@@ -37,6 +37,21 @@ class Teacher(ABC):
     @abstractmethod
     def __call__(self, rows: Sequence[Tokens]) -> Saying:
         """What it says at each sampled id of the rows, in row order."""
+
+    @property
+    def network(self) -> PreTrainedModel | None:
+        """The one model that it is, which can also play; None where it is none or several."""
+        return None
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids it tells of."""
+        return head_of(cast("PreTrainedModel", self.network)).weight.shape[0]
+
+    @property
+    def identity(self) -> str:
+        """Names what of it never changes, so that a run is resumed with the same; "" where the student's own weights are all it has."""
+        return ""
 
     def step(self, update: int) -> None:  # noqa: B027 - most do not change
         """The student has made its `update`-th step, from 1."""
@@ -59,15 +74,38 @@ class Teacher(ABC):
 
 @final
 class Frozen(Teacher):
-    """Weights that never change: the student's first ones, or another model of the same vocabulary."""
+    """Weights that never change: the student's first ones, or another model of the same vocabulary.
 
-    def __init__(self, network: PreTrainedModel) -> None:
-        self.network = network.eval().requires_grad_(False)
+    Args:
+        network: The model.
+        most: How many ids the student knows; those behind them, where this model's head is padded further, are left out.
+    """
+
+    def __init__(self, network: PreTrainedModel, most: int | None = None) -> None:
+        self._network = network.eval().requires_grad_(False)
         self._states = PrefixStates(network)
+        self._most = most
+        self._hash = ""
 
     def __call__(self, rows: Sequence[Tokens]) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self.network, self._states, rows),))
+        return _cut(Heard((_part(self._network, self._states, rows),)), self._most)
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Teacher`."""
+        return len(head_of(self._network).weight[: self._most])
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`."""
+        return self._network
+
+    @property
+    def identity(self) -> str:
+        """See `Teacher`; sha256 of the weights."""
+        self._hash = self._hash or weights_hash(self._network)
+        return self._hash
 
 
 @final
@@ -87,6 +125,11 @@ class AdapterOff(Teacher):
         with cast("AbstractContextManager[None]", self._student.disable_adapter()):
             return Heard((_part(self._student.get_base_model(), self._states, rows),))
 
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`; whoever plays with it switches the adapter off meanwhile."""
+        return self._student.get_base_model()
+
 
 @final
 class Live(Teacher):
@@ -99,6 +142,11 @@ class Live(Teacher):
     def __call__(self, rows: Sequence[Tokens]) -> Heard:
         """See `Teacher`."""
         return Heard((_part(self._student, self._states, rows),))
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`."""
+        return self._student
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -124,6 +172,11 @@ class Following(Teacher):
         """See `Teacher`."""
         return Heard((_part(self._copy, self._states, rows),))
 
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`."""
+        return self._copy
+
     @torch.no_grad()
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -141,7 +194,7 @@ class Following(Teacher):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Teacher`."""
         mine = self.tensors()
-        if tensors.keys() != mine.keys():
+        if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in mine.items()}:
             super().load(tensors or {"": torch.empty(0)})
         for name, tensor in mine.items():
             tensor.copy_(tensors[name])
@@ -164,6 +217,11 @@ class TrustRegion(Teacher):
         three = zip(self._models, self._states, self._weights, strict=True)
         return Heard(tuple(_part(model, states, rows, weight) for model, states, weight in three), "logits")
 
+    @property
+    def vocabulary(self) -> int:
+        """See `Teacher`."""
+        return head_of(self._models[0]).weight.shape[0]
+
     def step(self, update: int) -> None:
         """See `Teacher`."""
         self._states[1].forget()
@@ -171,15 +229,17 @@ class TrustRegion(Teacher):
 
 @final
 class Ensemble(Teacher):
-    """Several teachers of one vocabulary; their probabilities are averaged.
+    """Several teachers of one vocabulary; their probabilities are averaged over the ids that all know.
 
     Args:
-        members: (teacher, weight) pairs; the weights are made to add up to 1.
+        members: (teacher, weight) pairs, each teacher a single model; the weights are made to add up to 1.
     """
 
     def __init__(self, members: Sequence[tuple[Teacher, float]]) -> None:
         if not members or any(weight <= 0 for _, weight in members):
             raise UsageError(f"wanted teachers with weights above 0, got weights {[weight for _, weight in members]}")
+        if any(teacher.network is None for teacher, _ in members):
+            raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
         total = sum(weight for _, weight in members)
         self._members = [(teacher, weight / total) for teacher, weight in members]
 
@@ -187,11 +247,19 @@ class Ensemble(Teacher):
         """See `Teacher`."""
         parts: list[Part] = []
         for teacher, weight in self._members:
-            said = teacher(rows)
-            if not isinstance(said, Heard) or len(said.parts) > 1:
-                raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
+            said = cast("Heard", teacher(rows))  # a single model's
             parts += [replace(part, weight=weight) for part in said.parts]
-        return Heard(tuple(parts))
+        return _cut(Heard(tuple(parts)), self.vocabulary)
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Teacher`."""
+        return min(teacher.vocabulary for teacher, _ in self._members)
+
+    @property
+    def identity(self) -> str:
+        """See `Teacher`."""
+        return " ".join(teacher.identity for teacher, _ in self._members)
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -209,6 +277,16 @@ class Ensemble(Teacher):
         for i, (teacher, _) in enumerate(self._members):
             begins = f"{i}|"
             teacher.load({name.removeprefix(begins): t for name, t in tensors.items() if name.startswith(begins)})
+
+
+def shared_rows(head: Tensor, teacher: Saying | None) -> Tensor:
+    """The rows of a student's head [vocabulary, size] whose ids its teacher knows too: heads of one tokenizer may be padded differently."""
+    return head if teacher is None or teacher.vocabulary >= head.shape[0] else head[: teacher.vocabulary]
+
+
+def _cut(said: Heard, most: int | None) -> Heard:
+    """The same without the ids from `most` on."""
+    return replace(said, parts=tuple(replace(part, head=part.head[:most]) for part in said.parts))
 
 
 def _part(network: PreTrainedModel, states: PrefixStates, rows: Sequence[Tokens], weight: float = 1.0) -> Part:
