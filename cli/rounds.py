@@ -111,9 +111,7 @@ def _noted(
     return run_config(tasks, student, [context], recipe, seed) | stored_in(str(bank), scope, recipe)
 
 
-def _played(
-    policy: HuggingFacePolicy, tasks: Sequence[Task], episodes: int, seed: int, what: str
-) -> list[Episode]:
+def _played(policy: HuggingFacePolicy, tasks: Sequence[Task], episodes: int, seed: int, what: str) -> list[Episode]:
     """Episodes without notes, played by all processes together; each gets all of them."""
     from cli import workflow
     from opcd_agents.learner.parallel import found
@@ -121,7 +119,12 @@ def _played(
     workers = found()
     with Progress(what, episodes) as bar:
         mine = workflow.gather(
-            policy, tasks, episodes, seed=seed, share=workers.share, watch=lambda step, n, all_: bar.update(n, all_, step)
+            policy,
+            tasks,
+            episodes,
+            seed=seed,
+            share=workers.share,
+            watch=lambda step, n, all_: bar.update(n, all_, step),
         )
     return workers.together(mine)
 

@@ -34,10 +34,10 @@ def shard(network: PreTrainedModel, processes: int) -> None:
     """
     mesh = init_device_mesh(network.device.type, (processes,))
     for module in [m for m in network.modules() if isinstance(m, GradientCheckpointingLayer)] + [network]:
-        part = cast("FSDPModule", fully_shard(module, mesh=mesh))
+        part = fully_shard(module, mesh=mesh)
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # gloo has no other
-    network.decode = MethodType(_decode, network)  # pyright: ignore[reportAttributeAccessIssue]
+    cast("Any", network).decode = MethodType(_decode, network)
     register_fsdp_forward_method(network, "decode")
 
 

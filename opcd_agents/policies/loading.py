@@ -80,7 +80,9 @@ def device_here() -> torch.device:
         return torch.device("cpu")
     mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if mine >= there:
-        raise UsageError(f"wanted a GPU for each process, got process {mine + 1} and {there} here; launch {there}, or with --cpu")
+        raise UsageError(
+            f"wanted a GPU for each process, got process {mine + 1} and {there} here; launch {there}, or with --cpu"
+        )
     return torch.device("cuda", mine)
 
 
@@ -170,7 +172,10 @@ def _cache_is_exact(network: PreTrainedModel) -> bool:
             cache.append([row[2:4] for row in rows])
             cache.rewind([2, 1])
             hidden = cache.append([row[n:] for row, n in zip(rows, (2, 1), strict=True)])
-            plain = [decoder(input_ids=torch.tensor([row], device=network.device), use_cache=False).last_hidden_state[0, -1] for row in rows]
+            plain = [
+                decoder(input_ids=torch.tensor([row], device=network.device), use_cache=False).last_hidden_state[0, -1]
+                for row in rows
+            ]
         except Exception:  # whatever a model of another kind says to what it does not know
             return False
     # bfloat16 keeps 8 bits; a wrong mask or position is wrong in the first
