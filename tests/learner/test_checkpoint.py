@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_a_follower_of_another_shape_is_a_line(network, tmp_path):
 def begun(tokenizer, renderer, run, *, resume, seed=5):
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
     subject = Subject(TASKS[:4], [], PlainHouse, Fixed(CONTEXT))
-    recipe = Recipe(**{**vars(SMALL), "teacher": "another"})
+    recipe = replace(SMALL, teacher="another")
     return distill(policy, subject, recipe, run, resume=resume, load=lambda name: tiny(len(tokenizer), seed=seed))
 
 

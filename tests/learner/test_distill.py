@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -207,5 +208,6 @@ def test_an_adapter_stays_off_attention_where_feed_forward_is_trained(tokenizer,
     trained = [name for name, p in policy.network.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 3 * 2
     assert all(".mlp." in name and "lora_" in name for name in trained)
-    assert policy.network.get_decoder().layers[0].mlp.up_proj.scaling["default"] == 0.75
+    layers: Any = policy.network.get_decoder().layers
+    assert layers[0].mlp.up_proj.scaling["default"] == 0.75
     assert roles.adapter.peft_config["default"].lora_alpha == 1.5
