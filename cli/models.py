@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import opcd_agents
 from cli.console import tell
 from opcd_agents.errors import MissingError, ModelError, UnknownNameError, UsageError
-from opcd_agents.recipe import Recipe, load_recipe
+from opcd_agents.recipe import Recipe, is_endpoint, load_recipe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,11 +51,6 @@ def resolve(name: str) -> str:
     if _ON_THE_HUB.fullmatch(name):
         return name
     raise UnknownNameError("model", name, (*PACKAGED, "./FOLDER", "ORG/NAME"))
-
-
-def is_endpoint(name: str) -> bool:
-    """Whether a model is named by the address of a server."""
-    return name.startswith(("http://", "https://"))
 
 
 def player(name: str) -> HuggingFacePolicy | EndpointPolicy:

@@ -50,7 +50,7 @@ def cast(policy: HuggingFacePolicy, recipe: Recipe, seed: int) -> Roles:
     return cast_roles(policy, recipe, lambda name: models.teacher(name, policy), found(), seed)
 
 
-def preflight(policy: HuggingFacePolicy, run: RunFolder) -> None:
+def preflight(policy: Policy, run: RunFolder) -> None:
     """Measure what there is to gain, unless that was done before, and say so where there is nothing.
 
     Gains are about linear in it (arXiv 2605.30070). Of several contexts each is read equally often.
@@ -89,7 +89,7 @@ def preflight(policy: HuggingFacePolicy, run: RunFolder) -> None:
 
 
 def _gap(
-    policy: HuggingFacePolicy, tasks: Sequence[Task], contexts: Sequence[Context], count: int, seed: int
+    policy: Policy, tasks: Sequence[Task], contexts: Sequence[Context], count: int, seed: int
 ) -> tuple[float, float]:
     """Rates of wins without the contexts and with them, on the same tasks."""
     import numpy as np

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -80,8 +81,7 @@ def _noted(*args):
     """As `gathered`, with the sampled ids in the line of metrics."""
     batch = _gathered(*args)
     ids = [one.student.ids for one in batch.examples], [one.student.said for one in batch.examples]
-    batch.spoken["ids"] = _digest(json.dumps(ids).encode())
-    return batch
+    return replace(batch, spoken=batch.spoken | {"ids": _digest(json.dumps(ids).encode())})
 
 
 def _chance():
