@@ -35,6 +35,7 @@ _FROM_ONE: Final = (
     "teacher_every",
     "group",
     "row_tokens",
+    "slots",
 )
 _FROM_NOUGHT: Final = (
     "sampled", "lr", "clip", "pull", "temperature", "anchors", "hold", "hold_target", "validate", "entry_clip", "importance", "nca",
@@ -56,7 +57,8 @@ class Recipe:
         method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the context, forward KL. `sft`: the
             student plays, the likelihood of its won episodes. `grpo`: the student plays `group` episodes a task, likelihood
             weighted by how much better than its group an episode did.
-        divergence: Other than the method's own: `reverse`, `forward`, `jsd` (with `beta`), or `sampled`: the sampled id alone.
+        divergence: Other than the method's own: `reverse`, `forward`, `jsd` (with `beta`), or `sampled`: the sampled id alone, at the
+            temperature it was sampled at.
         beta: Of `jsd`: from 0, forward, to 1, reverse.
         support: Ids that are compared: `exact` (all), or the `top_k` of `student`, `teacher` or their `union`.
         top_k: See `support`.
@@ -78,6 +80,7 @@ class Recipe:
             Methods are compared at equal budgets of it.
         episodes: Episodes played for each update.
         group: Of `grpo`: episodes of one task; divides `episodes`.
+        slots: Most episodes that are played at a time; where one ends, the next begins. What is played does not depend on it.
         lr: Peak learning rate.
         clip: Largest norm of the gradient; 0: no limit. Spikes that pass it swell Adam's second moment for many updates.
         pull: How much of the way back to the initial weights each update goes, at the peak of the learning rate; falls
@@ -87,8 +90,9 @@ class Recipe:
         lora_alpha: Its scale; 0: twice the rank.
         dtype: Of weights and passes; optimiser and divergence stay float32.
         checkpointing: Compute activations again in the backward pass instead of keeping them.
-        row_tokens: Most ids of one forward pass of the learner, padding included.
-        average: `token` or `sequence` (Eq. 1 of the paper).
+        row_tokens: Most ids of one forward pass of student or teacher in the learner, padding and context included.
+        average: `token`: mean over all sampled ids; `sequence`: over episodes of each one's mean (Eq. 1 of the paper, whose y is all that
+            is said in one episode), whatever the `history`.
         temperature: Sampling temperature of whoever plays.
         longest: Most ids of one reply.
         anchors: Conversations about other worlds, with their own notes, in each update; there the student is held
@@ -124,6 +128,7 @@ class Recipe:
     sampled: int = 0
     episodes: int = 64
     group: int = 8
+    slots: int = 64
     lr: float = 5e-6
     clip: float = 1.0
     pull: float = 0.0
@@ -160,6 +165,23 @@ class Recipe:
         if self.method == "grpo" and (self.group < 2 or self.episodes % self.group):
             raise UsageError(
                 f"recipe: wanted a group of at least 2 that divides episodes, got {self.group} and {self.episodes}"
+            )
+        self._refuse_other_samples()
+
+    def _refuse_other_samples(self) -> None:
+        """What learns from sampled ids alone must know what they were drawn from."""
+        if self.temperature == 0 and (self.method == "grpo" or self.divergence == "sampled"):
+            raise UsageError(
+                "recipe: wanted a temperature above 0 for method = 'grpo' or divergence = 'sampled', which learn from chance, got 0"
+            )
+        if self.divergence == "sampled" and self.method == "off-policy":
+            raise UsageError(
+                "recipe: wanted ids that the student sampled for divergence = 'sampled', got method = 'off-policy'; use 'opcd'"
+            )
+        if self.divergence == "sampled" and self.temperature != 1 and self.teacher.startswith(("http://", "https://")):
+            raise UsageError(
+                "recipe: an endpoint tells log-probabilities at temperature 1 only, and divergence = 'sampled' compares at the temperature of "
+                f"sampling; wanted temperature = 1, got {self.temperature:g}"
             )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from opcd_agents.errors import UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.batch import Batch, advantages, marked, played, replayed, spoken
+from opcd_agents.learner.batch import Batch, Room, advantages, check_stored, marked, played, replayed, spoken
 from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.roles import Load, Roles, cast_roles
@@ -112,6 +112,8 @@ def distill(
     if resume and checkpoint.present(run.checkpoint):
         best, kept = checkpoint.restore(roles.learner, run.checkpoint)
         state = _State(**kept)
+    if recipe.rollouts == "replay":
+        check_stored(subject.stored, policy.renderer, recipe)
     saved = state.seconds
     going.log_from(state.update)
     while (progress := state.progress(recipe)) < 1:
@@ -222,7 +224,7 @@ def validate(
     rng = np.random.default_rng([seed, 1 << 20])
     numbered = workers.share(list(enumerate(deal(subject.validation, recipe.validation_episodes, rng))))
     tasks, streams = [task for _, task in numbered], [number for number, _ in numbered]
-    episodes = play(policy, tasks, subject.make_env, seed=seed, streams=streams)
+    episodes = play(policy, tasks, subject.make_env, seed=seed, streams=streams, slots=recipe.slots)
     whole = [episode for episode in episodes if episode.outcome is not Outcome.FAILED]
     won, count = workers.total([sum(episode.won for episode in whole), len(whole)])
     return won / count if count else 0.0
@@ -244,24 +246,28 @@ def _batch(
     """The rollouts of one update, this process's share of them, and what is learnt from them."""
     off, again = recipe.method == "off-policy", recipe.rollouts == "replay"
     player = roles.informed if off else roles.player
+    room = Room.of(policy, roles.learner.teacher, recipe)
     if again:
         recipe = replace(recipe, learn="final")
-        dealt = replayed(roles.player, subject.stored, subject.contexts, recipe, rng, workers)
+        dealt = replayed(roles.player, subject.stored, subject.contexts, recipe, rng, workers, room)
     else:
-        dealt = played(player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, informed=off)
+        dealt = played(
+            player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, room, informed=off
+        )
     weights = advantages([e for e, _ in dealt], recipe.group) if recipe.method == "grpo" else [1.0] * len(dealt)
     examples = [
         one
-        for (episode, context), weight in zip(dealt, weights, strict=True)
-        if weight and _teaches(episode, recipe)
-        for one in marked(episode, context, policy, recipe, weight)
+        for number, ((episode, context), weight) in enumerate(zip(dealt, weights, strict=True))
+        if _teaches(episode, recipe)
+        for one in marked(episode, context, room, recipe, weight, number)
     ]
     episodes = [episode for episode, _ in dealt]
     whole = [e for e in episodes if e.outcome is not Outcome.FAILED]
-    sampled = sum(len(turn.sampled_ids) for e in episodes for turn in (e.turns[-1:] if again else e.turns))
-    wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, len(examples)])
+    new = [turn for e in episodes for turn in (e.turns[-1:] if again else e.turns)]
+    sampled, teaching = sum(len(turn.sampled_ids) for turn in new), sum(one.weight != 0 for one in examples)
+    wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, teaching])
     won = None if again else wins / count if count else 0.0
-    return Batch(examples, bool(learnt), won, int(ids), spoken(episodes, policy.renderer))
+    return Batch(examples, bool(learnt), won, int(ids), spoken(new, policy.renderer))
 
 
 def _teaches(episode: Episode, recipe: Recipe) -> bool:

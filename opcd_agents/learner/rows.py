@@ -61,7 +61,7 @@ def _by_turn(episode: Episode, renderer: Renderer, context: str) -> list[Example
     for i, turn in enumerate(episode.turns):
         prompts = (renderer.prompt(side, heard[: i + 1], said[:i]) for side in (None, context))
         student, teacher = (Tokens.of([turn], prompt) for prompt in prompts)
-        pairs.append(Example(student, teacher))
+        pairs.append(Example(student, teacher, turn=i))
     return pairs
 
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from opcd_agents.errors import CheckpointError, UsageError
-from opcd_agents.learner.forward import PrefixStates
+from opcd_agents.learner.forward import Passes, PrefixStates
 from opcd_agents.learner.saying import Heard, Part, Saying
-from opcd_agents.policies.loading import head_of
+from opcd_agents.policies.loading import head_of, positions
 from opcd_agents.types import Tokens
 
+PASSES: Final = Passes()
 LIVE: Final = (
     "a live teacher may run away with its student: 18.8 % of Sokoban games won against 53.9 % with a frozen one (OPCD, table 5); "
     "prefer teacher = 'frozen' or 'ema'"
@@ -34,8 +35,13 @@ class Teacher(ABC):
     """Whoever scores the sampled ids of the teacher rows."""
 
     @abstractmethod
-    def __call__(self, rows: Sequence[Tokens]) -> Saying:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Saying:
         """What it says at each sampled id of the rows, in row order."""
+
+    @property
+    def positions(self) -> int | None:
+        """The longest row that its own model takes; None: as long as the student's, or not known."""
+        return None
 
     def step(self, update: int) -> None:  # noqa: B027 - most do not change
         """The student has made its `update`-th step, from 1."""
@@ -64,9 +70,14 @@ class Frozen(Teacher):
         self.network = network.eval().requires_grad_(False)
         self._states = PrefixStates(network)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self.network, self._states, rows),))
+        return Heard((_part(self.network, self._states, rows, passes),))
+
+    @property
+    def positions(self) -> int | None:
+        """See `Teacher`."""
+        return positions(self.network)
 
 
 @final
@@ -81,10 +92,10 @@ class AdapterOff(Teacher):
         self._student = student
         self._states = PrefixStates(student.get_base_model())
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         with cast("AbstractContextManager[None]", self._student.disable_adapter()):
-            return Heard((_part(self._student.get_base_model(), self._states, rows),))
+            return Heard((_part(self._student.get_base_model(), self._states, rows, passes),))
 
 
 @final
@@ -95,9 +106,9 @@ class Live(Teacher):
         self._student = student
         self._states = PrefixStates(student)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self._student, self._states, rows),))
+        return Heard((_part(self._student, self._states, rows, passes),))
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -119,9 +130,9 @@ class Following(Teacher):
         self._copy = copy.deepcopy(student).eval().requires_grad_(False)
         self._states = PrefixStates(self._copy)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self._copy, self._states, rows),))
+        return Heard((_part(self._copy, self._states, rows, passes),))
 
     @torch.no_grad()
     def step(self, update: int) -> None:
@@ -158,10 +169,10 @@ class TrustRegion(Teacher):
         self._states = (PrefixStates(initial), PrefixStates(student))
         self._weights = (1 - rate, rate)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         three = zip(self._models, self._states, self._weights, strict=True)
-        return Heard(tuple(_part(model, states, rows, weight) for model, states, weight in three), "logits")
+        return Heard(tuple(_part(model, states, rows, passes, weight) for model, states, weight in three), "logits")
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -182,15 +193,20 @@ class Ensemble(Teacher):
         total = sum(weight for _, weight in members)
         self._members = [(teacher, weight / total) for teacher, weight in members]
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         parts: list[Part] = []
         for teacher, weight in self._members:
-            said = teacher(rows)
+            said = teacher(rows, passes)
             if not isinstance(said, Heard) or len(said.parts) > 1:
                 raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
             parts += [replace(part, weight=weight) for part in said.parts]
         return Heard(tuple(parts))
+
+    @property
+    def positions(self) -> int | None:
+        """See `Teacher`."""
+        return min((n for teacher, _ in self._members if (n := teacher.positions) is not None), default=None)
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -210,5 +226,8 @@ class Ensemble(Teacher):
             teacher.load({name.removeprefix(begins): t for name, t in tensors.items() if name.startswith(begins)})
 
 
-def _part(network: PreTrainedModel, states: PrefixStates, rows: Sequence[Tokens], weight: float = 1.0) -> Part:
-    return Part(states(rows), head_of(network).weight.detach(), weight)
+def _part(
+    network: PreTrainedModel, states: PrefixStates, rows: Sequence[Tokens], passes: Passes, weight: float = 1.0
+) -> Part:
+    hidden = states(rows, passes)
+    return Part(hidden, head_of(network).weight.detach().to(hidden.dtype), weight)

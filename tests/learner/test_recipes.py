@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from opcd_agents.errors import ModelError, UsageError
-from opcd_agents.learner.batch import marked, replayed
+from opcd_agents.learner.batch import Room, marked, replayed
 from opcd_agents.learner.contexts import Drawn, Fixed, Solutions
 from opcd_agents.learner.distill import Subject, distill
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, ReverseKL, SampledKL
@@ -233,10 +233,11 @@ def test_beginnings_are_replayed_without_a_game(tokenizer, tmp_path, history):
     stored = play(player, TASKS[:3], PlainHouse, context="Notes: other.")
     subject = Subject([], [], PlainHouse, Fixed(CONTEXT), stored=stored)
     recipe = replace(SMALL, rollouts="replay", episodes=9)
-    drawn = replayed(player, stored, subject.contexts, recipe, np.random.default_rng(0), Alone())
+    room = Room.of(player, None, recipe)
+    drawn = replayed(player, stored, subject.contexts, recipe, np.random.default_rng(0), Alone(), room)
     assert {len(e.turns) for e, _ in drawn} == {1, 2, 3}
     for episode, context in drawn:
-        (pair,) = marked(episode, context, player, replace(recipe, learn="final"), 1.0)
+        (pair,) = marked(episode, context, room, replace(recipe, learn="final"))
         prompt = next_prompt(episode, len(episode.turns) - 1, renderer)
         assert list(pair.student.ids) == prompt + list(episode.turns[-1].sampled_ids)
         assert pair.counts == len(episode.turns[-1].sampled_ids)
