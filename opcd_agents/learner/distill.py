@@ -17,10 +17,12 @@ from torch import Tensor
 
 from opcd_agents.errors import UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.batch import Batch, Room, advantages, check_stored, marked, played, replayed, spoken
+from opcd_agents.learner.batch import Batch, advantages, marked, played, spoken
 from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Alone, Workers
+from opcd_agents.learner.replay import check_stored, replayed
 from opcd_agents.learner.roles import Load, Roles, cast_roles
+from opcd_agents.learner.rows import Room
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe
 from opcd_agents.rollout import deal, play

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from opcd_agents.errors import LearnerError
+from opcd_agents.learner.averages import Average, Weighed, weighed
 from opcd_agents.learner.diagnostics import Seen, summary
 from opcd_agents.learner.forward import Passes, student_states
 from opcd_agents.learner.fused import Sampler, fused
@@ -19,8 +20,6 @@ from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.teachers import Live, Teacher
 from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Example
-
-Average = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,8 @@ class Learner:
 
         Rows of weight 0 count in the average, and go through no model.
         """
-        weighed = self._weighed(examples, factor)
-        shown = [one for one in weighed if one.weight]
+        each = weighed(examples, self.settings.average, self._workers, factor)
+        shown = [one for one in each if one.weight]
         sums = _Sums(
             episodes=sum(one.first for one in shown),
             sampled=sum(one.example.counts for one in shown),
@@ -200,23 +199,9 @@ class Learner:
             sums.add(self._backward(part, objective, teacher, top))
         return sums
 
-    def _weighed(self, examples: Sequence[Example], factor: float) -> list[_Weighed]:
-        """What each row weighs in the average over all processes."""
-        episodes = [e.episode if e.episode is not None else -1 - i for i, e in enumerate(examples)]
-        sizes, firsts = dict[int, int](), dict[int, int]()
-        for i, (n, example) in enumerate(zip(episodes, examples, strict=True)):
-            sizes[n] = sizes.get(n, 0) + example.counts
-            firsts.setdefault(n, i)
-        ids, many = self._workers.total([sum(sizes.values()), len(sizes)])
-        by_token = self.settings.average == "token"
-        return [
-            _Weighed(e, e.weight * factor / (ids if by_token else many * sizes[n]), firsts[n] == i)
-            for i, (n, e) in enumerate(zip(episodes, examples, strict=True))
-        ]
-
-    def _parts(self, rows: Sequence[_Weighed]) -> Iterator[list[_Weighed]]:
+    def _parts(self, rows: Sequence[Weighed]) -> Iterator[list[Weighed]]:
         """Micro-batches of rows of like length, by a budget of the student's ids with padding; the teacher has its own."""
-        part: list[_Weighed] = []
+        part: list[Weighed] = []
         for row in sorted(rows, key=lambda row: len(row.example.student.ids)):
             if part and (len(part) + 1) * len(row.example.student.ids) > self.settings.row_tokens:
                 yield part
@@ -225,7 +210,7 @@ class Learner:
         if part:
             yield part
 
-    def _backward(self, part: Sequence[_Weighed], objective: Objective, teacher: Teacher | None, top: int) -> _Sums:
+    def _backward(self, part: Sequence[Weighed], objective: Objective, teacher: Teacher | None, top: int) -> _Sums:
         """Accumulate the gradient of some rows."""
         examples, device = [one.example for one in part], self.student.device
         rows = [e.student for e in examples]
@@ -254,21 +239,6 @@ class Learner:
             return None
         drawn = torch.tensor([one for e in examples for one in e.drawn], device=self.student.device)
         return Sampler(drawn, self.settings.importance, self.settings.temperature)
-
-
-@dataclass(frozen=True)
-class _Weighed:
-    """A row in an average.
-
-    Attributes:
-        example: The row.
-        weight: Of each id learnt from.
-        first: Whether it is the first of its episode that anything is learnt from.
-    """
-
-    example: Example
-    weight: float
-    first: bool
 
 
 @dataclass

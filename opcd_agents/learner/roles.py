@@ -15,8 +15,9 @@ import torch
 from transformers import PreTrainedModel
 
 from opcd_agents.errors import MissingError, UsageError
+from opcd_agents.learner.averages import Average
 from opcd_agents.learner.endpoint import Endpoint
-from opcd_agents.learner.learner import Average, Learner, Settings
+from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, Objective, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.teachers import LIVE, AdapterOff, Ensemble, Following, Frozen, Live, Teacher, TrustRegion

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from opcd_agents.errors import ModelError, UsageError
-from opcd_agents.learner.batch import Room, marked, replayed
+from opcd_agents.learner.batch import marked
 from opcd_agents.learner.contexts import Drawn, Fixed, Solutions
 from opcd_agents.learner.distill import Subject, distill
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone
+from opcd_agents.learner.replay import replayed
 from opcd_agents.learner.roles import cast_roles
-from opcd_agents.learner.rows import next_prompt
+from opcd_agents.learner.rows import Room, next_prompt
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe, load_recipe
 from opcd_agents.render import Renderer
