@@ -115,15 +115,16 @@ class PrefixStates:
     def __call__(self, rows: Sequence[Tokens], passes: Passes) -> Tensor:
         """Hidden states [sampled ids, size] of rows that may share a prefix, in as many passes as it takes."""
         shared = self._shared(rows)
+        parts = list(_parts(rows, passes.row_tokens))
         with _lowered(self.network, passes.dtype):
-            found = torch.cat([self._pass(part, shared) for part in _parts(rows, passes.row_tokens)])
+            cache = self._spread(rows[0].ids[:shared], max(map(len, parts)), max(len(row.ids) for row in rows) - shared)
+            found = torch.cat([self._pass(cache, part, shared) for part in parts])
         return found if passes.dtype is None else found.to(passes.dtype)
 
-    def _pass(self, rows: Sequence[Tokens], shared: int) -> Tensor:
-        ids, counts = pad_rows([row.ids[shared:] for row in rows], self.network.device)
-        prefix = rows[0].ids[:shared]
-        cache = self._prefix(prefix).spread(len(rows), ids.shape[1]) if shared else self._empty(len(rows))
-        hidden = cache.extend(ids, counts)
+    def _pass(self, cache: RowCache, rows: Sequence[Tokens], shared: int) -> Tensor:
+        """One pass, in the cells behind the prefix, over those of the pass before."""
+        cache.rewind([shared] * len(cache.lengths))
+        hidden = cache.extend(*pad_rows([row.ids[shared:] for row in rows], self.network.device))
         return hidden[predicting(rows, shared, self.network.device)]
 
     def forget(self) -> None:
@@ -137,6 +138,9 @@ class PrefixStates:
 
     def _empty(self, rows: int) -> RowCache:
         return RowCache(self.network.get_decoder(), rows)
+
+    def _spread(self, prefix: tuple[int, ...], rows: int, spare: int) -> RowCache:
+        return self._prefix(prefix).spread(rows, spare) if prefix else self._empty(rows)
 
     def _prefix(self, ids: tuple[int, ...]) -> RowCache:
         cache = self._prefixes.pop(ids, None)
