@@ -1,4 +1,4 @@
-"""Episodes to pairs of rows: the student's without the context, the teacher's with it, whoever played.
+"""Episodes to pairs of rows, and how long they may be: the student's without the context, the teacher's with it, whoever played.
 
 An episode does not say with which `history` it was played; the renderer it is handed does, and must be the one it was
 played with. Knows no loss.

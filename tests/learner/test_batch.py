@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from opcd_agents.errors import ModelError, UsageError
 from opcd_agents.learner.batch import marked, played
@@ -16,12 +15,11 @@ from opcd_agents.learner.rows import Room
 from opcd_agents.learner.teachers import Frozen
 from opcd_agents.pocket.tokens import train_tokenizer
 from opcd_agents.policies.huggingface import HuggingFacePolicy
-from opcd_agents.recipe import Recipe
 from opcd_agents.render import Renderer
 from opcd_agents.rollout import play
 from opcd_agents.runs import RunFolder
 
-from .conftest import TEXTS, tiny
+from .conftest import tiny
 from .test_distill import CONTEXT, TASKS, PlainHouse
 from .test_recipes import SMALL, SOLVED, Fickle
 

@@ -105,6 +105,30 @@ def test_its_passes_hold_to_a_budget_too(network, examples, budget, rows):
     close(torch.log_softmax(teacher(ROWS, Passes(budget)).logits(EVERY), -1), logprobs(network))
 
 
+def test_it_computes_in_the_type_that_the_student_does(network):
+    """As where an adapter is trained in bfloat16: float32 weights, bfloat16 passes and logits, on both sides."""
+    low = torch.bfloat16
+    alike, apart = (Frozen(copy.deepcopy(network))(ROWS, passes) for passes in (Passes(dtype=low), Passes()))
+    assert {t.dtype for part in alike.parts for t in (part.hidden, part.head)} == {low}
+    with torch.no_grad():
+        mine = (student_states(network, ROWS, low) @ head_of(network).weight.T.to(low)).float()
+    near, far = (
+        (torch.log_softmax(said.logits(EVERY), -1) - torch.log_softmax(mine, -1)).abs().mean()
+        for said in (alike, apart)
+    )
+    assert near < 0.7 * far
+
+
+def test_a_learner_takes_its_teacher_along(network, examples):
+    seen = []
+    teacher = Frozen(copy.deepcopy(network))
+    teacher.network.get_decoder().layers[0].self_attn.q_proj.register_forward_hook(
+        lambda _m, _a, out: seen.append(out.dtype)
+    )
+    Learner(network, teacher, ReverseKL(), Settings(lr=0.0, dtype=torch.bfloat16)).update(examples)
+    assert set(seen) == {torch.bfloat16}
+
+
 def test_a_context_is_computed_once_however_many_passes(network):
     model = copy.deepcopy(network)
     seen = []
