@@ -27,7 +27,9 @@ def distill(
     tasks: Annotated[str, typer.Argument(help="What to learn, such as house:7.")] = "",
     context: Annotated[
         list[str] | None,
-        typer.Option(help="Context of the bank: an id, a scope or latest (default); again for several to draw from."),
+        typer.Option(
+            help="Context of the bank: an id, a scope (its blessed one, else its latest) or latest (default); again for several to draw from."
+        ),
     ] = None,
     model: Model = "pocket",
     bank: Bank_ = "bank.db",
@@ -43,7 +45,7 @@ def distill(
     """Train the notes into the weights of the model that reads them."""
     import envs
     from cli import models, trackers
-    from cli.training import begun, preflight, run_config, stored_in, train
+    from cli.training import begun, cast, check_tasks, preflight, run_config, stored_in, train
     from opcd_agents.errors import UsageError
     from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder
@@ -51,25 +53,28 @@ def distill(
     if resume is not None:
         run = RunFolder.open(resume)
         policy = _same_model(run)
+        roles = cast(policy, recipe_from(run.config["recipe"]), run.config["seed"])
     elif tasks:
         # Whatever can be wrong must be told before a run folder is made.
         chosen, steps = envs.tasks(tasks), models.recipe(model, recipe)
-        notes = _read(bank, context or ["latest"], chosen, steps)
+        notes = _read(bank, context or [], chosen, steps)
         trackers.refuse_unknown(track or [])
+        check_tasks(chosen, steps)
+        stored = stored_in(bank, chosen[0].scope, steps)
         policy = models.policy(model, steps)
         config = run_config(tasks, policy, notes, steps, seed, track or [])
-        run = begun(out, config | stored_in(bank, chosen[0].scope, steps))
+        roles = cast(policy, steps, seed)
+        run = begun(out, config | stored)
     else:
         raise UsageError("wanted tasks to learn, such as house:7, or --resume RUN; got neither")
     config = run.config
-    if resume is None:
-        preflight(policy, run)
-    with Progress("distill", config["recipe"]["updates"]) as bar:
-        try:
-            result = train(policy, run, recipe_from(config["recipe"]), bar, resume=resume is not None)
-        except KeyboardInterrupt:
-            tell(f"to go on: opcd distill --resume {shlex.quote(str(run.path))}")
-            raise
+    try:
+        preflight(roles.player, run)
+        with Progress("distill", config["recipe"]["updates"]) as bar:
+            result = train(policy, run, recipe_from(config["recipe"]), bar, resume=resume is not None, roles=roles)
+    except KeyboardInterrupt:
+        tell(f"to go on: opcd distill --resume {shlex.quote(str(run.path))}")
+        raise
     from opcd_agents.learner.parallel import found  # imports torch, which no usage error should wait for
 
     if found().rank:  # the first process speaks for all
@@ -83,12 +88,16 @@ def distill(
 
 
 def _read(bank: str, names: Sequence[str], tasks: Sequence[Task], recipe: Recipe) -> list[Context]:
-    """The contexts that the teacher is to read."""
+    """The contexts that the teacher is to read: those that are named, else the latest where the method reads one."""
     from cli import workflow
     from experience_bank import Bank
     from opcd_agents.errors import UsageError
 
-    if recipe.contexts == "solution":
+    if recipe.contexts == "solution" and names:
+        raise UsageError(f"wanted no --context, because contexts = 'solution' in the recipe, got {names[0]!r}")
+    if recipe.contexts != "solution" and recipe.reads_context:
+        names = names or ["latest"]
+    if not names:
         return []
     if len(names) > 1 and recipe.contexts != "random":
         raise UsageError(f"wanted one --context, got {len(names)}; contexts = 'random' in a recipe draws from several")

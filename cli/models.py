@@ -72,11 +72,14 @@ def policy(name: str, steps: Recipe | None = None) -> HuggingFacePolicy:
     if Path(found).is_dir():  # a bar for a download is welcome, one for reading a file is not
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from opcd_agents.policies.huggingface import HuggingFacePolicy
-    from opcd_agents.policies.loading import load
+    from opcd_agents.policies.loading import device_here, load
 
     steps = steps or recipe(name)
     thinking = {"": None, "on": True, "off": False}[steps.thinking]
-    network, renderer = load(found, history=cast("History | None", steps.history or None), thinking=thinking)
+    device, history = device_here(), cast("History | None", steps.history or None)
+    network, renderer = load(found, device, history=history, thinking=thinking)
+    if device.type != "cpu":
+        tell(f"{name}: on {device}")
     if renderer.notice:
         tell(f"{name}: {renderer.notice}")
     return HuggingFacePolicy(network, renderer, name, steps.temperature, steps.longest)

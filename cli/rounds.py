@@ -15,9 +15,11 @@ from cli.console import Progress, say, say_json, say_table, tell
 from cli.options import Json, Model, Recipe_, Seed, Tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.recipe import Recipe
-    from opcd_agents.types import Score
+    from opcd_agents.types import Episode, Score, Task
 
 app = typer.Typer()
 
@@ -37,11 +39,12 @@ def rounds(
     """Learn from experience again and again; scores without notes, on test tasks, after every round."""
     import envs
     from cli import models, workflow
+    from opcd_agents.learner.parallel import found
     from opcd_agents.types import Split
 
     chosen, steps = envs.tasks(tasks), models.recipe(model, recipe)
     held_out = workflow.split(chosen, Split.TEST)
-    name, student = model, models.policy(model, steps)
+    name, student, workers = model, models.policy(model, steps), found()
     scores = [_score(student, held_out, test, seed, 0)]
     for number in range(1, count + 1):
         name = str(out / f"round-{number}" / "model")
@@ -49,6 +52,8 @@ def rounds(
             _round(tasks, number, student, steps, out, episodes, seed)
         student = models.policy(name, steps)
         scores.append(_score(student, held_out, test, seed, number))
+    if workers.rank:  # the first process speaks for all
+        return
     rows = [{"round": number, **workflow.score_data(one)} for number, one in enumerate(scores)]
     if json:
         say_json({"tasks": tasks, "rounds": rows, "model": name})
@@ -63,41 +68,70 @@ def rounds(
 def _round(
     tasks: str, number: int, student: HuggingFacePolicy, recipe: Recipe, out: Path, episodes: int, seed: int
 ) -> None:
-    """Collect with a student, make notes of all rounds' episodes so far, and distill them into it."""
+    """Collect with a student, make notes of all rounds' episodes so far, and distill them into it.
+
+    Where several processes share the command, each plays its share, and the first one keeps the bank.
+    """
     import envs
     from cli import workflow
-    from cli.notes import make_notes
-    from cli.training import begun, run_config, stored_in, train
-    from experience_bank import Bank
+    from cli.training import begun, train
+    from opcd_agents.learner.parallel import found
     from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder
     from opcd_agents.types import Split
 
-    folder, bank = out / f"round-{number}", out / "bank.db"
+    folder = out / f"round-{number}"
     resume = (folder / "config.json").is_file()
+    found().wait()  # all have looked before the first one makes it
     if not resume:
-        chosen = envs.tasks(tasks)
-        with Bank.open(bank) as store, Progress(f"round {number}: collect", episodes) as bar:
-            workflow.gather(
-                student, workflow.split(chosen, Split.TRAIN), episodes, seed=seed + 1000 * number, keep=store.add_episode,
-                watch=lambda what, done, total: bar.update(done, total, what),
-            )  # fmt: skip
-            context = make_notes(store, chosen[0].scope, student.renderer.count, tokenizer=student.name)
-        config = run_config(tasks, student, [context], recipe, seed + number)
-        begun(folder, config | stored_in(str(bank), chosen[0].scope, recipe))
+        mine = workflow.split(envs.tasks(tasks), Split.TRAIN)
+        played = _played(student, mine, episodes, seed + 1000 * number, f"round {number}: collect")
+        first = found().rank == 0
+        begun(folder, _noted(tasks, out / "bank.db", played, student, recipe, seed + number) if first else {})
     run = RunFolder.open(folder)
     steps = recipe_from(run.config["recipe"])
     with Progress(f"round {number}: distill", steps.updates) as bar:
         train(student, run, steps, bar, resume=resume)
 
 
-def _score(policy: HuggingFacePolicy, tasks: Any, episodes: int, seed: int, number: int) -> Score:
+def _noted(
+    tasks: str, bank: Path, played: Sequence[Episode], student: HuggingFacePolicy, recipe: Recipe, seed: int
+) -> dict[str, Any]:
+    """Keep what was played, make notes of it and of what was there; the config of a run that learns them."""
+    import envs
+    from cli.notes import make_notes
+    from cli.training import run_config, stored_in
+    from experience_bank import Bank
+
+    scope = envs.tasks(tasks)[0].scope
+    with Bank.open(bank) as store:
+        for episode in played:
+            store.add_episode(episode)
+        context = make_notes(store, scope, student.renderer.count, tokenizer=student.name)
+    return run_config(tasks, student, [context], recipe, seed) | stored_in(str(bank), scope, recipe)
+
+
+def _played(policy: HuggingFacePolicy, tasks: Sequence[Task], episodes: int, seed: int, what: str) -> list[Episode]:
+    """Episodes without notes, played by all processes together; each gets all of them."""
     from cli import workflow
+    from opcd_agents.learner.parallel import found
+
+    workers = found()
+    with Progress(what, episodes) as bar:
+        mine = workflow.gather(
+            policy,
+            tasks,
+            episodes,
+            seed=seed,
+            share=workers.share,
+            watch=lambda step, n, all_: bar.update(n, all_, step),
+        )
+    return workers.together(mine)
+
+
+def _score(policy: HuggingFacePolicy, tasks: Sequence[Task], episodes: int, seed: int, number: int) -> Score:
     from opcd_agents.scores import score
 
-    with Progress(f"round {number}: score", episodes) as bar:
-        found = score(
-            workflow.gather(policy, tasks, episodes, seed=seed, watch=lambda what, n, total: bar.update(n, total, what))
-        )
+    found = score(_played(policy, tasks, episodes, seed, f"round {number}: score"))
     tell(f"round {number}: {found.rate:.0%} won without notes")
     return found

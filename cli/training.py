@@ -11,44 +11,76 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opcd_agents.learner.contexts import Contexts
-    from opcd_agents.learner.distill import Distilled
+    from opcd_agents.learner.roles import Roles
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.recipe import Recipe
     from opcd_agents.runs import RunFolder
-    from opcd_agents.types import Context, Episode, Policy
+    from opcd_agents.types import Context, Episode, Policy, Task
 
 ANCHORS = 2048  # conversations to draw the anchors of each update from; few would be learnt by heart
 
 
-def preflight(policy: HuggingFacePolicy, run: RunFolder) -> None:
-    """Measure what there is to gain, and say so where there is nothing: gains are about linear in it (arXiv 2605.30070)."""
-    import envs
+def check_tasks(tasks: Sequence[Task], recipe: Recipe) -> None:
+    """Refuse tasks that a recipe cannot be carried out on, before anything is begun.
+
+    Raises:
+        UsageError: There are none to train on, or to validate on though validation is wanted, or they lack the solutions that the teacher is to read.
+    """
+    import numpy as np
+
     from cli import workflow
+    from opcd_agents.errors import UsageError
+    from opcd_agents.learner.contexts import Solutions
+    from opcd_agents.types import Split
+
+    train = workflow.split(tasks, Split.TRAIN)
+    if recipe.validate and not any(task.split == Split.VALIDATION for task in tasks):
+        raise UsageError("wanted validation tasks to choose the weights with, got none; use validate = 0 in a recipe")
+    if recipe.contexts == "solution":
+        for task in train:
+            Solutions()(task, np.random.default_rng())
+
+
+def cast(policy: HuggingFacePolicy, recipe: Recipe, seed: int) -> Roles:
+    """Who plays, teaches and learns in a run; told before it begins if someone is missing."""
+    from cli import models
+    from opcd_agents.learner.parallel import found
+    from opcd_agents.learner.roles import cast_roles
+
+    return cast_roles(policy, recipe, lambda name: models.teacher(name, policy), found(), seed)
+
+
+def preflight(policy: HuggingFacePolicy, run: RunFolder) -> None:
+    """Measure what there is to gain, unless that was done before, and say so where there is nothing.
+
+    Gains are about linear in it (arXiv 2605.30070). Of several contexts each is read equally often.
+
+    Raises:
+        EngineError: Every episode failed.
+    """
+    import envs
     from opcd_agents.learner.parallel import found
     from opcd_agents.recipe import recipe_from
-    from opcd_agents.scores import score
     from opcd_agents.types import Context, Split
 
     config = run.config
     recipe = recipe_from(config["recipe"])
-    if not recipe.preflight or not config["contexts"] or found().rank:
+    if not recipe.preflight or not config["contexts"]:
         return
-    tasks = workflow.split(envs.tasks(config["tasks"]), Split.VALIDATION)
-    first = config["contexts"][0]
-    notes = Context(first["id"], first["text"], "", 0, first["scope"])
-    with Progress("measure the gap", 2 * recipe.preflight) as bar:
-
-        def rate(context: Context | None, done: int) -> float:
-            played = workflow.gather(
-                policy, tasks, recipe.preflight, seed=config["seed"], context=context,
-                watch=lambda what, n, total: bar.update(done + n, 2 * recipe.preflight, what),
-            )  # fmt: skip
-            return score(played).rate
-
-        rates = rate(None, 0), rate(notes, recipe.preflight)
+    if any(line["update"] == 0 for line in run.metrics()):
+        return
+    tasks = [task for task in envs.tasks(config["tasks"]) if task.split == Split.VALIDATION]
+    if not tasks:
+        tell("there are no validation tasks, so what there is to gain is not measured")
+        return
+    contexts = [Context(one["id"], one["text"], "", 0, one["scope"]) for one in config["contexts"]]
+    rates = _gap(policy, tasks, contexts, recipe.preflight, config["seed"])
+    if found().rank:  # the first process speaks for all
+        return
     run.log({"update": 0, "without_context": rates[0], "with_context": rates[1]})
+    which = "it" if len(contexts) == 1 else f"one of {len(contexts)}"
     tell(
-        f"on {recipe.preflight} validation episodes each: {rates[0]:.0%} won without the context, {rates[1]:.0%} with it"
+        f"on {recipe.preflight} validation episodes each: {rates[0]:.0%} won without the context, {rates[1]:.0%} with {which}"
     )
     if rates[1] <= rates[0]:
         tell(
@@ -56,15 +88,58 @@ def preflight(policy: HuggingFacePolicy, run: RunFolder) -> None:
         )
 
 
+def _gap(
+    policy: HuggingFacePolicy, tasks: Sequence[Task], contexts: Sequence[Context], count: int, seed: int
+) -> tuple[float, float]:
+    """Rates of wins without the contexts and with them, on the same tasks."""
+    import numpy as np
+
+    from cli import workflow
+    from opcd_agents.errors import EngineError
+    from opcd_agents.learner.parallel import found
+    from opcd_agents.rollout import deal
+    from opcd_agents.scores import score
+
+    workers = found()
+    dealt = deal(tasks, count, np.random.default_rng([seed, 1]))
+    with Progress("measure the gap", 2 * count) as bar:
+
+        def played(context: Context | None, these: Sequence[Task], done: int) -> list[Episode]:
+            mine = workflow.gather(
+                policy, these, len(these), seed=seed, context=context, share=workers.share,
+                watch=lambda what, n, total: bar.update(done + n * workers.size, 2 * count, what),
+            )  # fmt: skip
+            return workers.together(mine)
+
+        bare = played(None, dealt, 0)
+        informed = [
+            episode
+            for i, context in enumerate(contexts[:count])
+            for episode in played(context, dealt[i :: len(contexts)], count)
+        ]
+    scores = score(bare), score(informed)
+    if not all(one.episodes for one in scores):
+        why = next((episode.error for episode in (*bare, *informed) if episode.error), "no reason was given")
+        raise EngineError(f"every episode failed, so there is nothing to learn from; {why:.200}")
+    return scores[0].rate, scores[1].rate
+
+
 def stored_in(bank: str, scope: str, recipe: Recipe) -> dict[str, Any]:
-    """What a run that replays must know: the bank and the train episodes that the student had there when it began."""
+    """What a run that replays must know: the bank and the train episodes that the student had there when it began.
+
+    Raises:
+        UsageError: It had none.
+    """
     from experience_bank import Bank
+    from opcd_agents.errors import UsageError
     from opcd_agents.types import Split
 
     if recipe.rollouts != "replay":
         return {}
     with Bank.open(bank, "r") as store:
         keys = store.episode_ids(scope, Split.TRAIN, "student")
+    if not keys:
+        raise UsageError(f"wanted episodes of {scope!r} in {bank} to replay, found none; run `opcd collect` first")
     return {"bank": bank if "://" in bank else str(Path(bank).resolve()), "replayed": keys}
 
 
@@ -96,11 +171,18 @@ def run_config(
 
 
 def train(
-    policy: HuggingFacePolicy, run: RunFolder, recipe: Recipe, bar: Progress, *, resume: bool = False
+    policy: HuggingFacePolicy,
+    run: RunFolder,
+    recipe: Recipe,
+    bar: Progress,
+    *,
+    resume: bool = False,
+    roles: Roles | None = None,
 ) -> dict[str, Any]:
     """Do what the run's config says; leaves the model in `model/` of the run."""
     import envs
-    from cli import models, workflow
+    from cli import workflow
+    from cli.saving import save_model
     from cli.trackers import Tracking
     from opcd_agents.learner.distill import Subject
     from opcd_agents.learner.distill import distill as learn
@@ -111,7 +193,7 @@ def train(
     config = run.config
     tasks = envs.tasks(config["tasks"])
     train_tasks = workflow.split(tasks, Split.TRAIN)
-    validation = workflow.split(tasks, Split.VALIDATION)
+    validation = workflow.split(tasks, Split.VALIDATION) if recipe.validate else []
     envs.prepare([*train_tasks, *validation])
     texts = [one["text"] for one in config["contexts"]]
     anchors = make_anchors(policy.renderer, ANCHORS, config["seed"], "\n".join(texts)) if recipe.anchors else []
@@ -130,12 +212,13 @@ def train(
             run,
             seed=config["seed"],
             resume=resume,
-            load=lambda name: models.teacher(name, policy),
+            roles=roles or cast(policy, recipe, config["seed"]),
             workers=workers,
             watch=watch,
         )
     if workers.rank == 0:
         save_model(policy, run, result)
+    workers.wait()  # what comes next reads it whole
     return result.data
 
 
@@ -150,8 +233,10 @@ def _stored(config: dict[str, Any]) -> list[Episode]:
 
 
 def _contexts(recipe: Recipe, texts: Sequence[str]) -> Contexts:
-    from opcd_agents.learner.contexts import Drawn, Fixed, Solutions
+    from opcd_agents.learner.contexts import Drawn, Fixed, Nothing, Solutions
 
+    if not recipe.reads_context:
+        return Nothing()
     if recipe.contexts == "solution":
         return Solutions()
     return Drawn(texts) if recipe.contexts == "random" else Fixed(texts[0])
@@ -160,45 +245,3 @@ def _contexts(recipe: Recipe, texts: Sequence[str]) -> Contexts:
 def _note(line: dict[str, Any]) -> str:
     loss = f"loss {line['loss']:.4f}" if "loss" in line else "nothing won to learn from"
     return loss if line["won"] is None else f"{loss}, won {line['won']:.0%}"
-
-
-def save_model(policy: HuggingFacePolicy, run: RunFolder, result: Distilled) -> None:
-    """Save the weights and the tokenizer, with a card that says what was learnt; all of it or nothing.
-
-    Raises:
-        RunError: The disk is full or the folder cannot be written.
-    """
-    import shutil
-
-    from safetensors import SafetensorError
-
-    from opcd_agents.errors import RunError
-
-    folder, part = run.path / "model", run.path / ".model.part"
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        result.trained.save_pretrained(part)
-        policy.renderer.save_tokenizer(part)
-        (part / "README.md").write_text(_card(run.config, result.data), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        part.rename(folder)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise RunError(f"cannot write the model to {folder}: {error}; make room, then --resume {run.path}") from error
-
-
-def _quoted(contexts: Sequence[dict[str, str]]) -> str:
-    """Contexts as Markdown that nothing in them can leave: indented blocks."""
-    texts = [f"    {line}" for one in contexts for line in (f"context {one['id']}:", *one["text"].splitlines())]
-    return "\n".join(texts) or "    each task's reference solution"
-
-
-def _card(config: dict[str, Any], result: dict[str, Any]) -> str:
-    return f"""# {config["model"]}, distilled on {config["tasks"]}
-
-On-Policy Context Distillation (arXiv 2602.12275), method `{config["recipe"]["method"]}`, seed {config["seed"]}. What the teacher read:
-
-{_quoted(config["contexts"])}
-
-Recipe: `{config["recipe"]}`. Result: `{result}`. Trained from and for text games: a demonstration model.
-"""

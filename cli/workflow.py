@@ -30,6 +30,7 @@ BUDGET = 512  # tokens of a context
 _RETAINED = 1_000_000  # houses that stand beside the one that is distilled; far from any seed a person types
 
 Watch = Callable[[str, int, int], None]
+Share = Callable[[Sequence[int]], list[int]]  # which of all episodes are this process's
 Remind = Callable[
     ["Policy", Sequence[Task]], "Policy"
 ]  # who plays, what: the same player with lessons in front of what it sees
@@ -62,9 +63,15 @@ def gather(
     keep: Callable[[Episode], object] = lambda episode: None,
     watch: Watch = quiet,
     slots: int = 64,
+    share: Share = list,
 ) -> list[Episode]:
-    """Play `episodes` episodes of the tasks; `keep` is called with each as soon as it and those before it are over."""
-    dealt = deal(tasks, episodes, np.random.default_rng([seed, 1]))
+    """Play `episodes` episodes of the tasks; `keep` is called with each as soon as it and those before it are over.
+
+    With a `share` (`Workers.share`), only those of this process: the ones that a single process would play there.
+    """
+    streams = share(range(episodes))
+    whole = deal(tasks, episodes, np.random.default_rng([seed, 1]))
+    dealt = [whole[number] for number in streams]
     policy = policy if remind is None else remind(policy, dealt)
     envs.prepare(dealt, progress=lambda done, total: watch("compile games", done, total))
     over = count(1)
@@ -81,6 +88,7 @@ def gather(
         context=context.text if context else None,
         context_id=context.id if context else None,
         seed=seed,
+        streams=streams,
         slots=slots,
         done=done,
     )

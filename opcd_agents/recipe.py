@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -47,6 +49,27 @@ _BOUNDS: Final = (
     | dict.fromkeys(("beta", "teacher_rate"), (0.0, 1.0))
     | {"kl_temperature": (1e-3, math.inf)}
 )
+_TERM: Final = re.compile(r"(?:([0-9]*\.?[0-9]+) )?(\S+)")  # of a weighted sum of teachers
+_TAUGHT: Final = ("opcd", "off-policy")  # methods whose objective compares with a teacher
+
+# Keys that some choices leave without meaning: (keys, what gives them one, whether it is so).
+_MEANT: Final[tuple[tuple[tuple[str, ...], str, Callable[[Recipe], bool]], ...]] = (
+    (
+        ("divergence", "teacher", "support", "top_k", "tail", "entry_clip", "kl_temperature"),
+        "method = 'opcd' or 'off-policy'",
+        lambda r: r.method in _TAUGHT,
+    ),
+    (("contexts",), "method = 'opcd' or 'off-policy', or nca", lambda r: r.reads_context),
+    (("support", "top_k", "tail", "kl_temperature"), "another divergence than 'sampled'", lambda r: r.divergence != "sampled"),
+    (("top_k", "tail"), "support = 'student', 'teacher' or 'union'", lambda r: r.support != "exact"),
+    (("beta",), "divergence = 'jsd'", lambda r: r.divergence == "jsd"),
+    (("teacher_rate",), "teacher = 'ema' or 'trust'", lambda r: bool({"ema", "trust"} & dict(r.teachers).keys())),
+    (("teacher_every",), "teacher = 'sync'", lambda r: "sync" in dict(r.teachers)),
+    (("group",), "method = 'grpo'", lambda r: r.method == "grpo"),
+    (("learn",), "rollouts = 'play' (a replay learns from the reply it adds)", lambda r: r.rollouts == "play"),
+    (("lora_alpha",), "lora_rank", lambda r: r.lora_rank > 0),
+    (("hold_target",), "anchors, and a hold to adapt", lambda r: r.anchors > 0 and r.hold > 0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,8 +89,8 @@ class Recipe:
         entry_clip: Largest term of the divergence at one id (OPSD); with `sampled` the largest advantage; 0: no limit.
         kl_temperature: Divides the logits before they are compared, whatever they were sampled at.
         importance: Cap of importance weights where sampler and trainer differ; 0: none.
-        teacher: `frozen`, `live`, `ema`, `sync`, `trust`, a model of the same vocabulary, an endpoint (http://..), or a weighted sum of such
-            ("0.5 frozen + 0.5 pocket-large").
+        teacher: `frozen`, `live`, `ema`, `sync`, `trust`, a model of the same vocabulary, an endpoint (http://..), or a weighted sum of
+            single models ("0.5 frozen + 0.5 pocket-large"). With `off-policy` it plays, so it must be one model.
         teacher_rate: Of `ema` and `trust`: how much of the student they take on.
         teacher_every: Of `sync`: updates between two.
         rollouts: `play`: whole episodes; `replay`: only the next reply, on the beginnings of stored episodes, so that no game is needed (OEL).
@@ -86,7 +109,7 @@ class Recipe:
         pull: How much of the way back to the initial weights each update goes, at the peak of the learning rate; falls
             with it. Keeps what the anchors do not show (L2-SP, arXiv 1802.01483, decoupled as in AdamW).
         weights: `all`, or `feed-forward`: facts are learnt there, and the attention that reads notes stays as it is.
-        lora_rank: Train a LoRA adapter of this rank instead; 0: the weights themselves.
+        lora_rank: Train a LoRA adapter of this rank instead, on the layers that `weights` names; 0: the weights themselves.
         lora_alpha: Its scale; 0: twice the rank.
         dtype: Of weights and passes; optimiser and divergence stay float32.
         checkpointing: Compute activations again in the backward pass instead of keeping them.
@@ -98,7 +121,8 @@ class Recipe:
         anchors: Conversations about other worlds, with their own notes, in each update; there the student is held
             to the initial weights, so that what is not distilled is kept. 0: none.
         hold: Weight of the anchors against what is learnt.
-        hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again; 0: it stays.
+        hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again, ten
+            times either way at most; 0: it stays.
         nca: Weight of No-Context Anchoring (arXiv 2606.11627): reading the context again should change nothing; 0: none.
         diagnose: Mass of how many of the likeliest ids the diagnostics tell; 0: no diagnostics.
         preflight: Episodes with and without the context before the first update: is there anything to gain? 0: none.
@@ -166,7 +190,55 @@ class Recipe:
             raise UsageError(
                 f"recipe: wanted a group of at least 2 that divides episodes, got {self.group} and {self.episodes}"
             )
+        self._refuse_odd_teachers()
         self._refuse_other_samples()
+        self._refuse_what_means_nothing()
+
+    @property
+    def teachers(self) -> tuple[tuple[str, float], ...]:
+        """Names and weights of the teachers.
+
+        Raises:
+            UsageError: `teacher` is neither a name nor a sum.
+        """
+        terms = [_TERM.fullmatch(term.strip()) for term in self.teacher.split(" + ")]
+        found = tuple((term[2], float(term[1] or 1)) for term in terms if term)
+        weighted = [term[1] is not None for term in terms if term]
+        if len(found) < len(terms) or any(weight <= 0 for _, weight in found) or weighted == [True]:
+            raise UsageError(
+                "recipe: wanted a teacher such as 'frozen', or several with weights above 0 such as '0.5 frozen + 0.5 ./folder', "
+                f"got {self.teacher!r}"
+            )
+        return found
+
+    @property
+    def reads_context(self) -> bool:
+        """Whether anything is learnt from what a context says."""
+        return self.method in _TAUGHT or self.nca > 0
+
+    def _refuse_odd_teachers(self) -> None:
+        names = [name for name, _ in self.teachers]
+        mixed = [name for name in names if name == "trust" or is_endpoint(name)]
+        if len(names) > 1 and mixed:
+            raise UsageError(f"recipe: wanted single models in a sum of teachers, got {mixed[0]!r}; use it alone")
+        if self.method == "off-policy" and (mixed or len(names) > 1):
+            raise UsageError(
+                f"recipe: wanted one model as the teacher of method = 'off-policy', because it plays, got {self.teacher!r}"
+            )
+        if self.lora_rank and "trust" in names:
+            raise UsageError(
+                "recipe: wanted teacher = 'trust' with whole weights, got it with an adapter; use lora_rank = 0"
+            )
+        if any(is_endpoint(name) for name in names) and self.divergence != "sampled":
+            if self.support != "teacher":
+                raise UsageError(
+                    "recipe: an endpoint tells no whole distribution; wanted divergence = 'sampled' or support = 'teacher'"
+                )
+            if self.kl_temperature != 1:
+                raise UsageError(
+                    "recipe: an endpoint tells too little to be cooled or heated; wanted kl_temperature = 1, "
+                    f"got {self.kl_temperature:g}"
+                )
 
     def _refuse_other_samples(self) -> None:
         """What learns from sampled ids alone must know what they were drawn from."""
@@ -178,11 +250,25 @@ class Recipe:
             raise UsageError(
                 "recipe: wanted ids that the student sampled for divergence = 'sampled', got method = 'off-policy'; use 'opcd'"
             )
-        if self.divergence == "sampled" and self.temperature != 1 and self.teacher.startswith(("http://", "https://")):
+        if self.divergence == "sampled" and self.temperature != 1 and is_endpoint(self.teacher):
             raise UsageError(
                 "recipe: an endpoint tells log-probabilities at temperature 1 only, and divergence = 'sampled' compares at the temperature of "
                 f"sampling; wanted temperature = 1, got {self.temperature:g}"
             )
+
+    def _refuse_what_means_nothing(self) -> None:
+        defaults = {field.name: field.default for field in fields(self)}
+        for names, wanted, meant in _MEANT:
+            changed = [name for name in names if getattr(self, name) != defaults[name]]
+            if changed and not meant(self):
+                raise UsageError(
+                    f"recipe: {changed[0]} = {getattr(self, changed[0])!r} means something only with {wanted}; leave it out, or set that too"
+                )
+
+
+def is_endpoint(teacher: str) -> bool:
+    """Whether a teacher's name is an address."""
+    return teacher.startswith(("http://", "https://"))
 
 
 def recipe_from(values: dict[str, Any], base: Recipe | None = None) -> Recipe:

@@ -5,6 +5,7 @@ Layout: `config.json`, `metrics.jsonl`, `checkpoint/`, `model/`, `report.html`. 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -104,6 +105,18 @@ class RunFolder:
         if not isinstance(found, dict):
             raise RunError(f"{self.path / 'config.json'} is damaged: wanted an object, got {found!r:.40}")
         return cast("dict[str, Any]", found)
+
+    @property
+    def identity(self) -> str:
+        """sha256 of what the run was asked to do, as it stands on disk.
+
+        Raises:
+            RunError: It cannot be read.
+        """
+        try:
+            return hashlib.sha256((self.path / "config.json").read_bytes()).hexdigest()
+        except OSError as error:
+            raise RunError(f"cannot read {self.path / 'config.json'}: {error}") from error
 
     @property
     def checkpoint(self) -> Path:

@@ -21,43 +21,48 @@ from torch import Tensor
 
 from opcd_agents.errors import CheckpointError
 from opcd_agents.learner.learner import Learner
+from opcd_agents.learner.sharding import part_of, whole
 from opcd_agents.runs import write_atomic
 
 _FILES = ("model.safetensors", "best.safetensors", "optimizer.safetensors", "teacher.safetensors", "state.json")
 
 
-def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
-    """Write a checkpoint beside the old one, then take its place.
+def hand_over(learner: Learner, best: Mapping[str, Tensor]) -> None:
+    """This process's part of what another one saves meanwhile; nothing where each has it whole."""
+    for tensors in _tensors(learner, best).values():
+        for name in sorted(tensors):
+            whole(tensors[name])
+
+
+def save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path, run: str = "") -> None:
+    """Write a checkpoint beside the old one, then take its place; it does not depend on how many processes share the run.
 
     Args:
         learner: Trained weights, optimiser and what follows them as a teacher are stored.
         best: The weights that validation likes best so far, by parameter name.
         state: JSON values of the caller, `update` among them.
         folder: The checkpoint's folder.
+        run: Names the run that it belongs to; see `RunFolder.identity`.
 
     Raises:
         RunError: It cannot be written; the old one is still there.
     """
     try:
-        _save(learner, best, state, folder)
+        _save(learner, best, state, folder, run)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {folder}: {error.strerror or error}") from error
 
 
-def _save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path) -> None:
+def _save(learner: Learner, best: Mapping[str, Tensor], state: dict[str, Any], folder: Path, run: str) -> None:
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
-    parts = {
-        "model.safetensors": save_tensors(_plain(_trained(learner))),
-        "best.safetensors": save_tensors(_plain(best)),
-        "optimizer.safetensors": save_tensors(_plain(_optimizer_tensors(learner))),
-        "teacher.safetensors": save_tensors(_plain(learner.teacher.tensors() if learner.teacher else {})),
-        "state.json": json.dumps({"updates": learner.updates, "state": state}).encode(),
-    }
+    parts = {name: save_tensors(_plain(tensors)) for name, tensors in _tensors(learner, best).items()}
+    parts["state.json"] = json.dumps({"updates": learner.updates, "state": state}).encode()
     for name, data in parts.items():
         write_atomic(fresh / name, data)
     manifest = {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+    manifest |= {"run": run, "teacher": _identity(learner)}
     write_atomic(fresh / "manifest.json", json.dumps(manifest).encode())
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -72,27 +77,36 @@ def present(folder: Path) -> bool:
     return folder.is_dir() or folder.with_name(folder.name + ".old").is_dir()
 
 
-def restore(learner: Learner, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def restore(learner: Learner, folder: Path, run: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Load the newest whole checkpoint into the learner.
+
+    Args:
+        learner: As it was when the run began.
+        folder: The checkpoint's folder.
+        run: As `save` was told.
 
     Returns:
         The best weights so far, and the caller's state.
 
     Raises:
-        CheckpointError: There is none, or every one there is is damaged.
+        CheckpointError: There is none, or every one there is is damaged or belongs to another run, model or teacher.
     """
     problems: list[str] = []
     for candidate in (folder.with_name(folder.name + ".new"), folder, folder.with_name(folder.name + ".old")):
         if candidate.is_dir():
             try:
-                return _load(learner, _verified(candidate))
+                return _load(learner, _verified(candidate, run, _identity(learner)))
             except CheckpointError as error:
                 problems.append(str(error))
     told = "; ".join(problems) or f"wanted a checkpoint at {folder}, got nothing"
     raise CheckpointError(f"{told}; put a copy of it back, or begin a new run")
 
 
-def _verified(folder: Path) -> dict[str, bytes]:
+def _identity(learner: Learner) -> str:
+    return learner.teacher.identity if learner.teacher else ""
+
+
+def _verified(folder: Path, run: str, teacher: str) -> dict[str, bytes]:
     try:
         manifest = dict(json.loads((folder / "manifest.json").read_bytes()))
         parts = {name: (folder / name).read_bytes() for name in _FILES}
@@ -101,6 +115,12 @@ def _verified(folder: Path) -> dict[str, bytes]:
     for name, data in parts.items():
         if hashlib.sha256(data).hexdigest() != manifest.get(name):
             raise CheckpointError(f"checkpoint {folder}: {name} does not match its manifest")
+    if manifest.get("run") != run:
+        raise CheckpointError(f"checkpoint {folder} belongs to another run, or the run's config.json was changed")
+    if manifest.get("teacher") != teacher:
+        raise CheckpointError(
+            f"checkpoint {folder} belongs to a run with another teacher: its weights are not those of now"
+        )
     return parts
 
 
@@ -112,23 +132,42 @@ def _load(learner: Learner, parts: dict[str, bytes]) -> tuple[dict[str, Tensor],
         slots = load_tensors(parts["optimizer.safetensors"])
         followed = load_tensors(parts["teacher.safetensors"])
         told = json.loads(parts["state.json"])
-        learner.updates, state = int(told["updates"]), dict(told["state"])
+        updates, state = int(told["updates"]), dict(told["state"])
     except (SafetensorError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"checkpoint cannot be read: {error!r:.120}; begin a new run") from error
-    if weights.keys() != parameters.keys():
-        raise CheckpointError("checkpoint belongs to another model: its parameters have other names")
+    shapes = _shapes(parameters)
+    if _shapes(weights) != shapes or not _shapes(best).items() <= shapes.items():
+        raise CheckpointError("checkpoint belongs to another model: its parameters have other names or shapes")
+    if any(
+        tensor.shape not in (shapes.get(key.rpartition("|")[0]), torch.Size()) or key.rpartition("|")[0] not in shapes
+        for key, tensor in slots.items()
+    ):
+        raise CheckpointError("checkpoint belongs to another optimiser: its slots have other names or shapes")
+    if learner.teacher is not None:
+        learner.teacher.load(followed)
+    learner.updates = updates
     with torch.no_grad():
         for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+            parameter.copy_(part_of(weights[name], parameter))
     learner.optimizer.state.clear()
     for key, tensor in slots.items():
         name, _, slot = key.rpartition("|")
-        learner.optimizer.state[parameters[name]][slot] = tensor.to(
-            parameters[name].device if slot != "step" else "cpu"
-        )
-    if learner.teacher is not None:
-        learner.teacher.load(followed)
-    return best, state
+        learner.optimizer.state[parameters[name]][slot] = part_of(tensor, parameters[name])
+    return {name: part_of(tensor, parameters[name]) for name, tensor in best.items()}, state
+
+
+def _tensors(learner: Learner, best: Mapping[str, Tensor]) -> dict[str, Mapping[str, Tensor]]:
+    """What each file keeps, by its name."""
+    return {
+        "model.safetensors": _trained(learner),
+        "best.safetensors": best,
+        "optimizer.safetensors": _optimizer_tensors(learner),
+        "teacher.safetensors": learner.teacher.tensors() if learner.teacher else {},
+    }
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _trained(learner: Learner) -> dict[str, torch.nn.Parameter]:
@@ -143,4 +182,5 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    """Whole and on the CPU; by name, as `hand_over` goes, for a file is read in no order."""
+    return {name: whole(tensors[name]).cpu().contiguous().clone() for name in sorted(tensors)}

@@ -33,6 +33,16 @@ class Contexts(ABC):
 
 @final
 @dataclass(frozen=True)
+class Nothing(Contexts):
+    """No context, for methods that read none (`Recipe.reads_context`)."""
+
+    def __call__(self, task: Task, rng: np.random.Generator) -> str:
+        """See `Contexts`."""
+        return ""
+
+
+@final
+@dataclass(frozen=True)
 class Fixed(Contexts):
     """The same text in every episode."""
 

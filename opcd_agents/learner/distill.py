@@ -7,51 +7,28 @@ so a resumed run goes on as if it had not stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from opcd_agents.errors import UsageError
+from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.batch import Batch, advantages, marked, played, spoken
-from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Alone, Workers
-from opcd_agents.learner.replay import check_stored, replayed
+from opcd_agents.learner.playing import Subject, gathered, validate
 from opcd_agents.learner.roles import Load, Roles, cast_roles
-from opcd_agents.learner.rows import Room
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe
-from opcd_agents.rollout import deal, play
+from opcd_agents.rollout import deal
 from opcd_agents.runs import RunFolder
-from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task
 
 _UPDATES, _SECONDS = 10, 30.0  # most work that a stop may cost
 _ADAPT = 1.5  # how far the KL on the anchors may be off its target before their weight changes
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is to be learnt.
-
-    Attributes:
-        tasks: Training tasks, drawn from without regard to order.
-        validation: Tasks that choose the weights; disjoint from training and test.
-        make_env: Makes the environment of a task.
-        contexts: What the teacher reads.
-        anchors: Examples of other worlds whose rows are the same on both sides.
-        stored: Episodes whose beginnings are replayed, where the recipe wants that.
-    """
-
-    tasks: Sequence[Task]
-    validation: Sequence[Task]
-    make_env: MakeEnv
-    contexts: Contexts
-    anchors: Sequence[Example] = ()
-    stored: Sequence[Episode] = ()
+_SPAN = 1024.0  # how far their weight may come to be from where it began, either way
 
 
 @dataclass(frozen=True)
@@ -87,6 +64,7 @@ def distill(
     seed: int = 0,
     resume: bool = False,
     load: Load | None = None,
+    roles: Roles | None = None,
     workers: Workers | None = None,
     watch: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> Distilled:
@@ -100,22 +78,25 @@ def distill(
         seed: Seed of all chance.
         resume: Go on from the run's checkpoint.
         load: Loads another teacher of the same vocabulary by its name.
+        roles: Who does what, where that was settled before; None: as `cast_roles` says.
         workers: The processes that share the run; the first one writes.
         watch: Called with each line of metrics.
 
     Raises:
+        UsageError: There is no context to learn from, or there are no tasks to validate on.
         LearnerError: An update would not be finite, or a row does not fit the model.
+        EngineError: Every episode of an update or a validation failed.
+        CheckpointError: There is a checkpoint that cannot be gone on from.
     """
     workers = workers or Alone()
-    roles = cast_roles(policy, recipe, load or _no_other, workers, seed)
+    subject.check(recipe, policy.renderer)
+    roles = roles or cast_roles(policy, recipe, load or _no_other, workers, seed)
     going = _Going(policy, subject, recipe, run, seed, workers, roles)
     state = _State(hold=recipe.hold)
     best = snapshot(policy.network)
     if resume and checkpoint.present(run.checkpoint):
-        best, kept = checkpoint.restore(roles.learner, run.checkpoint)
-        state = _State(**kept)
-    if recipe.rollouts == "replay":
-        check_stored(subject.stored, policy.renderer, recipe)
+        best, kept = checkpoint.restore(roles.learner, run.checkpoint, run.identity)
+        state = _state(kept)
     saved = state.seconds
     going.log_from(state.update)
     while (progress := state.progress(recipe)) < 1:
@@ -132,7 +113,8 @@ def distill(
         watch(line)
     if recipe.keep == "best" and recipe.validate:
         policy.network.load_state_dict(best, strict=False)
-    trained = roles.adapter or policy.network
+    trained = roles.trained()
+    policy.network = trained if isinstance(trained, PreTrainedModel) else policy.network
     return Distilled(trained, state.update, state.best_update, state.best, state.sampled)
 
 
@@ -153,6 +135,15 @@ class _State:
         return max(self.update / recipe.updates, by_ids)
 
 
+def _state(kept: Mapping[str, Any]) -> _State:
+    try:
+        return _State(**kept)
+    except TypeError as error:
+        raise CheckpointError(
+            f"checkpoint belongs to another version of this program ({error}); begin a new run"
+        ) from error
+
+
 @dataclass(frozen=True)
 class _Going:
     """A run under way."""
@@ -170,7 +161,7 @@ class _Going:
         recipe = self.recipe
         rng = np.random.default_rng([self.seed, state.update])
         self.roles.refresh()
-        batch = _batch(self.roles, self.policy, self.subject, recipe, rng, self.workers)
+        batch = gathered(self.roles, self.policy, self.subject, recipe, rng, self.workers)
         state.sampled += batch.sampled
         line: dict[str, Any] = {
             "update": state.update + 1,
@@ -209,73 +200,17 @@ class _Going:
             self.run.log(line)
 
     def save(self, best: Mapping[str, Tensor], state: _State) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint; whoever goes on finds it whole."""
         if self.workers.rank == 0:
-            checkpoint.save(self.roles.learner, best, vars(state), self.run.checkpoint)
-
-
-def validate(
-    policy: HuggingFacePolicy, subject: Subject, recipe: Recipe, seed: int, workers: Workers | None = None
-) -> float:
-    """Share of validation episodes won without the context; the same tasks and chance each time."""
-    if not subject.validation:
-        raise UsageError(
-            "wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'"
-        )
-    workers = workers or Alone()
-    rng = np.random.default_rng([seed, 1 << 20])
-    numbered = workers.share(list(enumerate(deal(subject.validation, recipe.validation_episodes, rng))))
-    tasks, streams = [task for _, task in numbered], [number for number, _ in numbered]
-    episodes = play(policy, tasks, subject.make_env, seed=seed, streams=streams, slots=recipe.slots)
-    whole = [episode for episode in episodes if episode.outcome is not Outcome.FAILED]
-    won, count = workers.total([sum(episode.won for episode in whole), len(whole)])
-    return won / count if count else 0.0
+            checkpoint.save(self.roles.learner, best, vars(state), self.run.checkpoint, self.run.identity)
+        else:
+            checkpoint.hand_over(self.roles.learner, best)
+        self.workers.wait()
 
 
 def snapshot(network: torch.nn.Module) -> dict[str, Tensor]:
     """The trained weights as they are now, by name."""
     return {name: p.detach().clone() for name, p in network.named_parameters() if p.requires_grad}
-
-
-def _batch(
-    roles: Roles,
-    policy: HuggingFacePolicy,
-    subject: Subject,
-    recipe: Recipe,
-    rng: np.random.Generator,
-    workers: Workers,
-) -> Batch:
-    """The rollouts of one update, this process's share of them, and what is learnt from them."""
-    off, again = recipe.method == "off-policy", recipe.rollouts == "replay"
-    player = roles.informed if off else roles.player
-    room = Room.of(policy, roles.learner.teacher, recipe)
-    if again:
-        recipe = replace(recipe, learn="final")
-        dealt = replayed(roles.player, subject.stored, subject.contexts, recipe, rng, workers, room)
-    else:
-        dealt = played(
-            player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, room, informed=off
-        )
-    weights = advantages([e for e, _ in dealt], recipe.group) if recipe.method == "grpo" else [1.0] * len(dealt)
-    examples = [
-        one
-        for number, ((episode, context), weight) in enumerate(zip(dealt, weights, strict=True))
-        if _teaches(episode, recipe)
-        for one in marked(episode, context, room, recipe, weight, number)
-    ]
-    episodes = [episode for episode, _ in dealt]
-    whole = [e for e in episodes if e.outcome is not Outcome.FAILED]
-    new = [turn for e in episodes for turn in (e.turns[-1:] if again else e.turns)]
-    sampled, teaching = sum(len(turn.sampled_ids) for turn in new), sum(one.weight != 0 for one in examples)
-    wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, teaching])
-    won = None if again else wins / count if count else 0.0
-    return Batch(examples, bool(learnt), won, int(ids), spoken(new, policy.renderer))
-
-
-def _teaches(episode: Episode, recipe: Recipe) -> bool:
-    """Whether there is something to learn from an episode: not if it failed; for `sft` only if it was won."""
-    whole = bool(episode.turns) and episode.outcome is not Outcome.FAILED
-    return whole and (episode.won or recipe.method != "sft")
 
 
 def _adapted(hold: float, held: float, recipe: Recipe) -> float:
@@ -284,8 +219,8 @@ def _adapted(hold: float, held: float, recipe: Recipe) -> float:
         return hold
     kl = held / hold
     if kl > _ADAPT * recipe.hold_target:
-        return 2 * hold
-    return hold / 2 if kl < recipe.hold_target / _ADAPT else hold
+        return min(2 * hold, recipe.hold * _SPAN)
+    return max(hold / 2, recipe.hold / _SPAN) if kl < recipe.hold_target / _ADAPT else hold
 
 
 def _no_other(name: str) -> Any:

@@ -18,11 +18,16 @@ from opcd_agents.errors import ModelError
 from opcd_agents.learner.forward import Passes
 from opcd_agents.learner.saying import Saying
 from opcd_agents.learner.teachers import PASSES, Teacher
+from opcd_agents.render import Renderer
 from opcd_agents.types import Tokens
 
 _PATIENCE: Final = 600.0  # seconds; a long row on a busy server
 _TOGETHER: Final = 16  # rows a request
 _LEAST: Final = -80.0  # what is less likely than this counts as this likely, so that no log-ratio is infinite
+
+_NOTES: Final = "Notes: the coin is in the red crate. The crate is in the cellar, south of the hall."
+_SEEN: Final = "You are standing in the hall. Find 12 + 34 coins, and say why: it isn't obvious, perhaps."
+_UNSAID: Final = "\ufffd"  # in the text of an id that is a part of a letter
 
 Listed = Mapping[int, float]  # id -> its log-probability
 
@@ -65,6 +70,7 @@ class Endpoint(Teacher):
 
     Args:
         url: Its base, such as http://host:8000/v1; a name behind `#` names the model, else the first one it serves is taken.
+        renderer: Of the student's tokenizer, which must be the server's too: it is tried on a text.
         vocabulary: How many ids the student knows.
         k: How many of the likeliest ids are asked for; 0: only the given one.
 
@@ -72,12 +78,12 @@ class Endpoint(Teacher):
         ModelError: It cannot be reached, or does not return what is needed; the reason says what.
     """
 
-    def __init__(self, url: str, vocabulary: int, k: int) -> None:
+    def __init__(self, url: str, renderer: Renderer, vocabulary: int, k: int) -> None:
         self._url, _, self._model = url.partition("#")
         self._vocabulary, self._k = vocabulary, k
         self._client = httpx.Client(timeout=_PATIENCE)
         self._model = self._model or self._served()
-        self._probe()
+        self._probe(renderer)
 
     def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Told:
         """See `Teacher`; the server makes its own passes."""
@@ -88,24 +94,46 @@ class Endpoint(Teacher):
                 positions += [told[i] for i, mine in enumerate(row.sampled) if mine]
         return Told(positions, self._vocabulary)
 
+    @property
+    def vocabulary(self) -> int:
+        """See `Teacher`."""
+        return self._vocabulary
+
+    @property
+    def identity(self) -> str:
+        """See `Teacher`; a server tells no more of its weights than their name."""
+        return self._model
+
     def _served(self) -> str:
         found = self._json("GET", "/models").get("data")
         if not isinstance(found, list) or not found:
             raise ModelError(f"wanted a model at {self._url}, got none; name it: {self._url}#NAME")
         return str(cast("list[dict[str, Any]]", found)[0].get("id"))
 
-    def _probe(self) -> None:
-        """Ask for little once, so that what cannot be is told before a run."""
-        ids = [1, 2, 3]
-        [told] = self._ask([ids])
-        sharp = all(len(told[i]) >= min(self._k, 2) for i in range(1, len(ids)))
-        if not sharp:
-            raise ModelError(
-                f"wanted {self._k} log-probabilities a position from {self._url}, got fewer; lower top_k or raise its --max-logprobs"
-            )
+    def _probe(self, renderer: Renderer) -> None:
+        """Ask about a text once, so that what cannot be is told before a run."""
+        ids = renderer.opening(_NOTES, _SEEN)
+        [choice] = self._choices([ids])
+        self._read(ids, choice)
+        pieces = {number: piece for piece, number in renderer.vocabulary.items()}
+        for given, here in zip(ids[1:], choice["prompt_logprobs"][1:], strict=True):
+            mine, told = renderer.text([given]), here[str(given)].get("decoded_token")
+            if not isinstance(told, str):
+                raise ModelError(
+                    f"wanted to compare tokenizers with {self._url}, but it does not say what ids stand for (decoded_token); start it with its tokenizer"
+                )
+            seen = mine.strip() and told.strip() and _UNSAID not in mine + told
+            if seen and told.strip() != mine.strip() and told != pieces.get(given):
+                raise ModelError(
+                    f"wanted an endpoint with the student's tokenizer, got {self._url}, to which id {given} is {told!r:.40} and not {mine!r:.40}"
+                )
 
     def _ask(self, rows: Sequence[Sequence[int]]) -> list[list[Listed]]:
         """For each row what was told at each position; the first one has nothing."""
+        return [self._read(ids, choice) for ids, choice in zip(rows, self._choices(rows), strict=True)]
+
+    def _choices(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+        """The server's answer to each row."""
         answer = self._json(
             "POST",
             "/completions",
@@ -120,8 +148,7 @@ class Endpoint(Teacher):
         choices = answer.get("choices")
         if not isinstance(choices, list) or len(cast("list[Any]", choices)) != len(rows):
             raise ModelError(f"wanted an answer for each of {len(rows)} rows from {self._url}, got {choices!r:.80}")
-        ordered = sorted(cast("list[dict[str, Any]]", choices), key=lambda choice: choice.get("index", 0))
-        return [self._read(ids, choice) for ids, choice in zip(rows, ordered, strict=True)]
+        return sorted(cast("list[dict[str, Any]]", choices), key=lambda choice: choice.get("index", 0))
 
     def _read(self, ids: Sequence[int], choice: Mapping[str, Any]) -> list[Listed]:
         told = choice.get("prompt_logprobs")
@@ -130,6 +157,7 @@ class Endpoint(Teacher):
                 f"wanted prompt_logprobs for {len(ids)} given ids from {self._url}, got {told!r:.80}; it must be a server that scores "
                 "given tokens, such as vLLM with --max-logprobs"
             )
+        least = min(self._k, self._vocabulary)
         found: list[Listed] = [{}]
         for given, here in zip(ids[1:], cast("list[Mapping[str, Any]]", told)[1:], strict=True):
             try:
@@ -139,6 +167,10 @@ class Endpoint(Teacher):
             if given not in listed or not all(0 <= i < self._vocabulary for i in listed):
                 raise ModelError(
                     f"wanted log-probabilities of the ids that were given to {self._url}, got those of others: another tokenizer?"
+                )
+            if len(listed) < least:
+                raise ModelError(
+                    f"wanted {least} log-probabilities a position from {self._url}, got {len(listed)}; lower top_k or raise its --max-logprobs"
                 )
             found.append(listed)
         return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from opcd_agents.learner.sharding import decoder_of
 from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.types import Tokens
 
@@ -62,7 +63,7 @@ def student_states(
     """
     ids, _ = pad_rows([row.ids for row in rows], network.device)
     with _lowered(network, dtype), _recomputed(network) if checkpointing else nullcontext():
-        hidden = network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = decoder_of(network)(input_ids=ids, use_cache=False).last_hidden_state
     hidden = hidden[predicting(rows, 0, network.device)]
     return hidden if dtype is None else hidden.to(dtype)
 

@@ -17,9 +17,10 @@ from opcd_agents.learner.forward import Passes, student_states
 from opcd_agents.learner.fused import Sampler, fused
 from opcd_agents.learner.objectives import ForwardKL, Objective
 from opcd_agents.learner.parallel import Alone, Workers
-from opcd_agents.learner.teachers import Live, Teacher
+from opcd_agents.learner.sharding import is_sharded, whole
+from opcd_agents.learner.teachers import Live, Teacher, shared_rows
 from opcd_agents.policies.loading import head_of
-from opcd_agents.types import Example
+from opcd_agents.types import Example, Tokens
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Learner:
         settings: How.
         keeper: Who holds the anchors, as a rule the initial weights; None: the teacher.
         workers: The processes that share an update.
+        mirror: A whole copy of a student that lies in parts, as new as the examples.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Learner:
         *,
         keeper: Teacher | None = None,
         workers: Workers | None = None,
+        mirror: PreTrainedModel | None = None,
     ) -> None:
         self.student = student
         self.teacher = teacher
@@ -109,12 +112,11 @@ class Learner:
         self._workers = workers or Alone()
         self._trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._home = [parameter.detach().clone() for parameter in self._trained] if settings.pull else []
-        self._rereader = Live(student) if settings.nca else None
+        self._rereader = Live(mirror or student) if settings.nca else None
         self._passes = Passes(settings.row_tokens, settings.dtype)
-        # Fused, it needs no temporaries of the weights' size; on a GPU its steps would have to be kept there.
-        fuse = student.device.type == "cpu"
+        # Fused, it needs no temporaries of the weights' size.
         self.optimizer = torch.optim.AdamW(
-            self._trained, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=fuse
+            self._trained, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True
         )
         self.updates = 0
 
@@ -141,7 +143,7 @@ class Learner:
         held = self._accumulate(anchors, ForwardKL(), self._keeper, hold)
         reread = self._reread(examples) if self._rereader else _Sums()
         self._workers.add_up(self._trained)
-        norm = float(torch.nn.utils.clip_grad_norm_(self._trained, self.settings.clip))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self._trained, self.settings.clip)))
         learnt, held, reread = (sums.over(self._workers) for sums in (learnt, held, reread))
         if not math.isfinite(learnt.loss + held.loss + reread.loss) or not math.isfinite(norm):
             raise LearnerError(
@@ -195,9 +197,19 @@ class Learner:
             sampled=sum(one.example.counts for one in shown),
             encoded=sum(len(one.example.student.ids) for one in shown),
         )
-        for part in self._parts(shown):
+        parts = list(self._parts(shown))
+        passes = self._workers.most(len(parts)) if is_sharded(self.student) else len(parts)
+        for part in parts:
             sums.add(self._backward(part, objective, teacher, top))
+        for _ in range(passes - len(parts)):
+            self._stand_by()
         return sums
+
+    def _stand_by(self) -> None:
+        """A pass that changes nothing: other processes have more rows, and no weight is whole without this one's part."""
+        row, settings = Tokens((0, 0), (False, True)), self.settings
+        hidden = student_states(self.student, [row], settings.dtype, checkpointing=settings.checkpointing)
+        (0 * (hidden.sum() + head_of(self.student).weight.sum())).backward()
 
     def _parts(self, rows: Sequence[Weighed]) -> Iterator[list[Weighed]]:
         """Micro-batches of rows of like length, by a budget of the student's ids with padding; the teacher has its own."""
@@ -223,7 +235,7 @@ class Learner:
         teaches = teacher if objective.needs_teacher else None
         theirs = teaches([e.teacher for e in examples], self._passes) if teaches is not None else None
         hidden = student_states(self.student, rows, self.settings.dtype, checkpointing=self.settings.checkpointing)
-        head = head_of(self.student).weight.to(hidden.dtype)
+        head = shared_rows(head_of(self.student).weight.to(hidden.dtype), theirs)
         result = fused(objective, hidden, head, theirs, said, each, sampler=self._sampler(examples), top=top)
         result.loss.backward()
         begins = counts.cumsum(0) - counts

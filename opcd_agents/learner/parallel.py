@@ -1,4 +1,4 @@
-"""Processes that share an update: sums of numbers and of gradients. Knows no loss and no rows.
+"""Processes that share a run: sums of numbers and of gradients, lists put together. Knows no loss and no rows.
 
 Every process plays and learns from its share; a loss is averaged over the ids of all, so that gradients are simply added up and several
 processes make the update that one would make of all the examples (up to the order of sums).
@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeVar, final
+from typing import Any, TypeVar, cast, final
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor
+
+from opcd_agents.learner.sharding import is_sharded
+from opcd_agents.policies.loading import device_here
 
 _T = TypeVar("_T")
 
@@ -39,20 +42,32 @@ class Workers(ABC):
         """Until all have come here."""
 
     @abstractmethod
+    def together(self, items: Sequence[_T]) -> list[_T]:
+        """What came of each process's `share`, in the order of the whole; all processes get all of it."""
+
+    @abstractmethod
     def total(self, values: Sequence[float]) -> list[float]:
         """Sums of numbers over all processes."""
 
     @abstractmethod
+    def most(self, number: int) -> int:
+        """The largest number of any process."""
+
+    @abstractmethod
     def add_up(self, parameters: Sequence[Tensor]) -> None:
-        """Make each gradient the sum of those of all processes; one that is missing counts as nought."""
+        """Make each gradient the sum of those of all processes; one that is missing counts as nought.
+
+        Sharded ones are left alone: their backward pass has added them up.
+        """
 
 
 def found() -> Workers:
     """The processes that `accelerate launch` or `torchrun` started; one, if none did."""
     if int(os.environ.get("WORLD_SIZE", "1")) < 2:
         return Alone()
-    PartialState(cpu=not torch.cuda.is_available())  # joins the group, over whatever the machine has
-    return Processes()
+    where = device_here()
+    PartialState(cpu=where.type == "cpu")  # joins the group, over whatever the machine has
+    return Processes(where)
 
 
 @final
@@ -62,9 +77,17 @@ class Alone(Workers):
     def wait(self) -> None:
         """See `Workers`."""
 
+    def together(self, items: Sequence[_T]) -> list[_T]:
+        """See `Workers`."""
+        return list(items)
+
     def total(self, values: Sequence[float]) -> list[float]:
         """See `Workers`."""
         return list(values)
+
+    def most(self, number: int) -> int:
+        """See `Workers`."""
+        return number
 
     def add_up(self, parameters: Sequence[Tensor]) -> None:
         """See `Workers`."""
@@ -72,24 +95,44 @@ class Alone(Workers):
 
 @final
 class Processes(Workers):
-    """The processes of an initialised `torch.distributed` group, as `accelerate launch` and `torchrun` start them."""
+    """The processes of an initialised `torch.distributed` group, as `accelerate launch` and `torchrun` start them.
 
-    def __init__(self) -> None:
+    Args:
+        where: The device of this one; what a GPU's group sends must lie there.
+    """
+
+    def __init__(self, where: torch.device) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._where = where
 
     def wait(self) -> None:
         """See `Workers`."""
         dist.barrier()
 
+    def together(self, items: Sequence[_T]) -> list[_T]:
+        """See `Workers`."""
+        found: list[Any] = [None] * self.size
+        dist.all_gather_object(found, list(items))
+        shares = cast("list[list[_T]]", found)
+        return [shares[n % self.size][n // self.size] for n in range(sum(map(len, shares)))]
+
     def total(self, values: Sequence[float]) -> list[float]:
         """See `Workers`."""
-        sums = torch.tensor(list(values), dtype=torch.float64)
+        sums = torch.tensor(list(values), dtype=torch.float64, device=self._where)
         dist.all_reduce(sums)
         return sums.tolist()
+
+    def most(self, number: int) -> int:
+        """See `Workers`."""
+        most = torch.tensor(number, device=self._where)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return int(most)
 
     def add_up(self, parameters: Sequence[Tensor]) -> None:
         """See `Workers`."""
         for parameter in parameters:
+            if is_sharded(parameter):
+                continue
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             dist.all_reduce(parameter.grad)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -14,21 +13,23 @@ from typing import Any, Final, cast
 import torch
 from transformers import PreTrainedModel
 
-from opcd_agents.errors import MissingError, UsageError
+from opcd_agents.errors import MissingError, ModelError, UsageError
+from opcd_agents.learner import sharding
 from opcd_agents.learner.averages import Average
 from opcd_agents.learner.endpoint import Endpoint
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, Objective, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone, Workers
+from opcd_agents.learner.sharding import whole
 from opcd_agents.learner.teachers import LIVE, AdapterOff, Ensemble, Following, Frozen, Live, Teacher, TrustRegion
 from opcd_agents.policies.huggingface import HuggingFacePolicy
-from opcd_agents.policies.loading import head_of
-from opcd_agents.recipe import Recipe
+from opcd_agents.policies.loading import head_of, quiet_peft
+from opcd_agents.recipe import Recipe, is_endpoint
 from opcd_agents.types import Info, Policy, Reply, Session
 
 Load = Callable[[str], PreTrainedModel]  # a model of the same vocabulary, by its name
 
-_TERM: Final = re.compile(r"(?:([0-9]*\.?[0-9]+) )?(\S+)")
+_FEED_FORWARD: Final = ".mlp."  # in the names of its weights
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,17 @@ class Roles:
 
     Attributes:
         player: The student as it plays; `refresh` before it does.
-        informed: Who plays with the context where the teacher plays: the initial weights.
+        informed: The teacher as it plays, with the context, where it plays and not the student; else None.
         learner: Who learns.
         refresh: Takes the student's newest weights over to `player`.
-        adapter: The model of peft around the student, where only an adapter is trained.
+        trained: What was trained, whole and with the newest weights: the model, or the model of peft around it.
     """
 
     player: HuggingFacePolicy
-    informed: Policy
+    informed: Policy | None
     learner: Learner
     refresh: Callable[[], None]
-    adapter: Any = None
+    trained: Callable[[], Any]
 
 
 def cast_roles(
@@ -61,26 +62,39 @@ def cast_roles(
         load: Loads another teacher by its name.
         workers: The processes that share an update.
         seed: Of what an adapter begins with.
+
+    Raises:
+        OpcdError: A teacher is not there or has another vocabulary, or something that is needed is not installed.
     """
-    student = policy.network
+    workers = workers or Alone()
+    student, sharded = policy.network, sharding.wanted() and workers.size > 1
+    if sharded and recipe.lora_rank:
+        raise UsageError(
+            "wanted whole weights with FSDP, got an adapter, whose gradients are small; use lora_rank = 0, or launch without --use_fsdp"
+        )
     adapter = _adapter(student, recipe, seed) if recipe.lora_rank else None
     low = _low(student, recipe)
     initial = None if adapter else copy.deepcopy(student).to(low)  # pyright: ignore[reportArgumentType]
     if adapter is None:
         _choose_weights(student, recipe.weights)
     keeper: Teacher = AdapterOff(adapter) if initial is None else Frozen(initial)
+    player, refresh = _player(policy, recipe, low, sharded)
+    mirror = player.network if sharded else student
+    teacher = _teacher(recipe, policy, mirror, initial, keeper, load) if _objective(recipe).needs_teacher else None
+    informed = _informed(policy, teacher, recipe, adapter) if recipe.method == "off-policy" else None
+    if sharded:
+        sharding.shard(student, workers.size)
     learner = Learner(
-        student,
-        _teacher(recipe, student, initial, keeper, load) if _objective(recipe).needs_teacher else None,
-        _objective(recipe),
-        _settings(recipe, low),
-        keeper=keeper,
-        workers=workers or Alone(),
+        student, teacher, _objective(recipe), _settings(recipe, low), keeper=keeper, workers=workers, mirror=mirror
     )
-    name, bare = f"{policy.name} (teacher)", adapter.disable_adapter if adapter else nullcontext
-    informed = _Bare(_playing(policy, initial or student, recipe, name), bare)
-    player, refresh = _player(policy, recipe, low)
-    return Roles(player, informed, learner, refresh, adapter)
+
+    def trained() -> Any:
+        if sharded:
+            mirror.to(student.dtype)  # pyright: ignore[reportArgumentType]
+            refresh()
+        return adapter or mirror
+
+    return Roles(player, informed, learner, refresh, trained)
 
 
 def _objective(recipe: Recipe) -> Objective:
@@ -115,27 +129,37 @@ def _settings(recipe: Recipe, low: torch.dtype) -> Settings:
 
 
 def _teacher(
-    recipe: Recipe, student: PreTrainedModel, initial: PreTrainedModel | None, keeper: Teacher, load: Load
+    recipe: Recipe,
+    policy: HuggingFacePolicy,
+    mirror: PreTrainedModel,
+    initial: PreTrainedModel | None,
+    keeper: Teacher,
+    load: Load,
 ) -> Teacher:
-    """The teacher that a recipe names, or several with their weights."""
+    """The teacher that a recipe names, or several with their weights; one that reads as the student does is its `mirror`."""
+    student = policy.network
+    rows = head_of(student).weight.shape[0]
     known: dict[str, Callable[[], Teacher]] = {
         "frozen": lambda: keeper,
-        "live": lambda: _warned(Live(student)),
+        "live": lambda: _warned(Live(mirror)),
         "ema": lambda: Following(student, recipe.teacher_rate),
         "sync": lambda: Following(student, 1.0, recipe.teacher_every),
-        "trust": lambda: TrustRegion(_whole(initial), student, recipe.teacher_rate),
+        "trust": lambda: TrustRegion(cast("PreTrainedModel", initial), mirror, recipe.teacher_rate),
     }
 
     def one(name: str) -> Teacher:
-        if name.startswith(("http://", "https://")):
-            return Endpoint(name, head_of(student).weight.shape[0], _told(recipe))
-        return known[name]() if name in known else Frozen(load(name))
+        if is_endpoint(name):
+            return Endpoint(name, policy.renderer, rows, 0 if recipe.divergence == "sampled" else recipe.top_k)
+        return known[name]() if name in known else Frozen(load(name), rows)
 
-    terms = [_TERM.fullmatch(term.strip()) for term in recipe.teacher.split(" + ")]
-    members = [(one(term[2]), float(term[1] or 1)) for term in terms if term]
-    if len(members) < len(terms):
-        raise UsageError(f"wanted a teacher such as 'frozen' or '0.5 frozen + 0.5 ./folder', got {recipe.teacher!r}")
-    return members[0][0] if len(members) == 1 else Ensemble(members)
+    members = [(one(name), weight) for name, weight in recipe.teachers]
+    teacher = members[0][0] if len(members) == 1 else Ensemble(members)
+    last = max(policy.renderer.vocabulary.values())
+    if teacher.vocabulary <= last:
+        raise ModelError(
+            f"wanted a teacher of one vocabulary with {policy.name}, ids up to {last}, got {recipe.teacher!r}, which knows {teacher.vocabulary}"
+        )
+    return teacher
 
 
 def _warned(teacher: Live) -> Live:
@@ -143,29 +167,27 @@ def _warned(teacher: Live) -> Live:
     return teacher
 
 
-def _whole(initial: PreTrainedModel | None) -> PreTrainedModel:
-    if initial is None:
-        raise UsageError("wanted teacher = 'trust' with whole weights, got it with an adapter; use lora_rank = 0")
-    return initial
-
-
-def _told(recipe: Recipe) -> int:
-    """How many likeliest ids an endpoint is asked for."""
-    if recipe.divergence == "sampled":
-        return 0
-    if recipe.support != "teacher":
-        raise UsageError(
-            "an endpoint tells no whole distribution; wanted divergence = 'sampled' or support = 'teacher'"
-        )
-    return recipe.top_k
-
-
 def _choose_weights(network: torch.nn.Module, which: str) -> None:
     """Freeze what is not to be trained."""
     for name, parameter in network.named_parameters():
-        parameter.requires_grad_(which == "all" or ".mlp." in name)
+        parameter.requires_grad_(which == "all" or _FEED_FORWARD in name)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise UsageError("wanted a model with feed-forward layers named `mlp`, got none; use weights = 'all'")
+        raise _no_feed_forward()
+
+
+def _no_feed_forward() -> UsageError:
+    return UsageError("wanted a model with feed-forward layers named `mlp`, got none; use weights = 'all'")
+
+
+def _adapted_layers(network: torch.nn.Module, which: str) -> str | list[str]:
+    """What `LoraConfig.target_modules` calls the layers that get an adapter."""
+    if which == "all":
+        return "all-linear"
+    linear = (name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear))
+    found = sorted({f"mlp.{name.split(_FEED_FORWARD, 1)[1]}" for name in linear if _FEED_FORWARD in name})
+    if not found:
+        raise _no_feed_forward()
+    return found
 
 
 def _adapter(network: PreTrainedModel, recipe: Recipe, seed: int) -> Any:
@@ -176,12 +198,11 @@ def _adapter(network: PreTrainedModel, recipe: Recipe, seed: int) -> Any:
         raise MissingError("wanted peft for lora_rank; pip install 'opcd-agents[lora]'") from error
     config = peft.LoraConfig(
         r=recipe.lora_rank,
-        lora_alpha=int(recipe.lora_alpha or 2 * recipe.lora_rank),
-        target_modules="all-linear",
+        lora_alpha=cast("Any", recipe.lora_alpha or 2 * recipe.lora_rank),  # peft divides it by r, whole or not
+        target_modules=_adapted_layers(network, recipe.weights),
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # peft asks by an old name
+    with torch.random.fork_rng([network.device] if network.device.type == "cuda" else []), quiet_peft():
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config).eval()
 
@@ -196,19 +217,30 @@ def _playing(policy: HuggingFacePolicy, network: PreTrainedModel, recipe: Recipe
 
 
 def _player(
-    policy: HuggingFacePolicy, recipe: Recipe, low: torch.dtype
+    policy: HuggingFacePolicy, recipe: Recipe, low: torch.dtype, sharded: bool
 ) -> tuple[HuggingFacePolicy, Callable[[], None]]:
-    """The student as it plays: itself, or, where passes are in bfloat16, one copy an update, never a cast for each token."""
-    if low == policy.network.dtype:
+    """The student as it plays: itself, or, where passes are in bfloat16, one copy an update, never a cast for each token.
+
+    One that lies in parts also plays as a copy: a pass of its own would have to be joined by all processes, at every token.
+    """
+    if low == policy.network.dtype and not sharded:
         return _playing(policy, policy.network, recipe, policy.name), lambda: None
     cast_copy = copy.deepcopy(policy.network).to(low).requires_grad_(False)  # pyright: ignore[reportArgumentType]
 
     @torch.no_grad()
     def refresh() -> None:
         for mine, theirs in zip(cast_copy.parameters(), policy.network.parameters(), strict=True):
-            mine.copy_(theirs)
+            mine.copy_(whole(theirs))
 
     return _playing(policy, cast_copy, recipe, policy.name), refresh
+
+
+def _informed(policy: HuggingFacePolicy, teacher: Teacher | None, recipe: Recipe, adapter: Any) -> Policy:
+    """The teacher as it plays."""
+    if teacher is None or teacher.network is None:
+        raise UsageError(f"wanted one model as a teacher that plays, got {recipe.teacher!r}")
+    bare = adapter.disable_adapter if isinstance(teacher, AdapterOff) else nullcontext
+    return _Bare(_playing(policy, teacher.network, recipe, f"{policy.name} (teacher)"), bare)
 
 
 class _Bare:

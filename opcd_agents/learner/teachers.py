@@ -21,7 +21,8 @@ from transformers import PreTrainedModel
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner.forward import Passes, PrefixStates
 from opcd_agents.learner.saying import Heard, Part, Saying
-from opcd_agents.policies.loading import head_of, positions
+from opcd_agents.learner.sharding import whole
+from opcd_agents.policies.loading import head_of, positions, weights_hash
 from opcd_agents.types import Tokens
 
 PASSES: Final = Passes()
@@ -39,9 +40,24 @@ class Teacher(ABC):
         """What it says at each sampled id of the rows, in row order."""
 
     @property
-    def positions(self) -> int | None:
-        """The longest row that its own model takes; None: as long as the student's, or not known."""
+    def network(self) -> PreTrainedModel | None:
+        """The one model that it is, which can also play; None where it is none or several."""
         return None
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids it tells of."""
+        return head_of(cast("PreTrainedModel", self.network)).weight.shape[0]
+
+    @property
+    def positions(self) -> int | None:
+        """The longest row that it takes; None: as long as the student's, or not known."""
+        return None if self.network is None else positions(self.network)
+
+    @property
+    def identity(self) -> str:
+        """Names what of it never changes, so that a run is resumed with the same; "" where the student's own weights are all it has."""
+        return ""
 
     def step(self, update: int) -> None:  # noqa: B027 - most do not change
         """The student has made its `update`-th step, from 1."""
@@ -64,20 +80,38 @@ class Teacher(ABC):
 
 @final
 class Frozen(Teacher):
-    """Weights that never change: the student's first ones, or another model of the same vocabulary."""
+    """Weights that never change: the student's first ones, or another model of the same vocabulary.
 
-    def __init__(self, network: PreTrainedModel) -> None:
-        self.network = network.eval().requires_grad_(False)
+    Args:
+        network: The model.
+        most: How many ids the student knows; those behind them, where this model's head is padded further, are left out.
+    """
+
+    def __init__(self, network: PreTrainedModel, most: int | None = None) -> None:
+        self._network = network.eval().requires_grad_(False)
         self._states = PrefixStates(network)
+        self._most = most
+        self._hash = ""
 
     def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self.network, self._states, rows, passes),))
+        return _cut(Heard((_part(self._network, self._states, rows, passes),)), self._most)
 
     @property
-    def positions(self) -> int | None:
+    def vocabulary(self) -> int:
         """See `Teacher`."""
-        return positions(self.network)
+        return len(head_of(self._network).weight[: self._most])
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`."""
+        return self._network
+
+    @property
+    def identity(self) -> str:
+        """See `Teacher`; sha256 of the weights."""
+        self._hash = self._hash or weights_hash(self._network)
+        return self._hash
 
 
 @final
@@ -97,6 +131,11 @@ class AdapterOff(Teacher):
         with cast("AbstractContextManager[None]", self._student.disable_adapter()):
             return Heard((_part(self._student.get_base_model(), self._states, rows, passes),))
 
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`; whoever plays with it switches the adapter off meanwhile."""
+        return self._student.get_base_model()
+
 
 @final
 class Live(Teacher):
@@ -109,6 +148,11 @@ class Live(Teacher):
     def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         return Heard((_part(self._student, self._states, rows, passes),))
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`."""
+        return self._student
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -134,13 +178,18 @@ class Following(Teacher):
         """See `Teacher`."""
         return Heard((_part(self._copy, self._states, rows, passes),))
 
+    @property
+    def network(self) -> PreTrainedModel:
+        """See `Teacher`."""
+        return self._copy
+
     @torch.no_grad()
     def step(self, update: int) -> None:
         """See `Teacher`."""
         if update % self._every:
             return
         for mine, theirs in zip(self._copy.parameters(), self._student.parameters(), strict=True):
-            mine.lerp_(theirs, self._rate)
+            mine.lerp_(whole(theirs), self._rate)
         self._states.forget()
 
     def tensors(self) -> dict[str, Tensor]:
@@ -151,7 +200,7 @@ class Following(Teacher):
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """See `Teacher`."""
         mine = self.tensors()
-        if tensors.keys() != mine.keys():
+        if {name: one.shape for name, one in tensors.items()} != {name: one.shape for name, one in mine.items()}:
             super().load(tensors or {"": torch.empty(0)})
         for name, tensor in mine.items():
             tensor.copy_(tensors[name])
@@ -174,6 +223,11 @@ class TrustRegion(Teacher):
         three = zip(self._models, self._states, self._weights, strict=True)
         return Heard(tuple(_part(model, states, rows, passes, weight) for model, states, weight in three), "logits")
 
+    @property
+    def vocabulary(self) -> int:
+        """See `Teacher`."""
+        return head_of(self._models[0]).weight.shape[0]
+
     def step(self, update: int) -> None:
         """See `Teacher`."""
         self._states[1].forget()
@@ -181,15 +235,17 @@ class TrustRegion(Teacher):
 
 @final
 class Ensemble(Teacher):
-    """Several teachers of one vocabulary; their probabilities are averaged.
+    """Several teachers of one vocabulary; their probabilities are averaged over the ids that all know.
 
     Args:
-        members: (teacher, weight) pairs; the weights are made to add up to 1.
+        members: (teacher, weight) pairs, each teacher a single model; the weights are made to add up to 1.
     """
 
     def __init__(self, members: Sequence[tuple[Teacher, float]]) -> None:
         if not members or any(weight <= 0 for _, weight in members):
             raise UsageError(f"wanted teachers with weights above 0, got weights {[weight for _, weight in members]}")
+        if any(teacher.network is None for teacher, _ in members):
+            raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
         total = sum(weight for _, weight in members)
         self._members = [(teacher, weight / total) for teacher, weight in members]
 
@@ -197,11 +253,19 @@ class Ensemble(Teacher):
         """See `Teacher`."""
         parts: list[Part] = []
         for teacher, weight in self._members:
-            said = teacher(rows, passes)
-            if not isinstance(said, Heard) or len(said.parts) > 1:
-                raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
+            said = cast("Heard", teacher(rows, passes))  # a single model's
             parts += [replace(part, weight=weight) for part in said.parts]
-        return Heard(tuple(parts))
+        return _cut(Heard(tuple(parts)), self.vocabulary)
+
+    @property
+    def vocabulary(self) -> int:
+        """See `Teacher`."""
+        return min(teacher.vocabulary for teacher, _ in self._members)
+
+    @property
+    def identity(self) -> str:
+        """See `Teacher`."""
+        return " ".join(teacher.identity for teacher, _ in self._members)
 
     @property
     def positions(self) -> int | None:
@@ -224,6 +288,16 @@ class Ensemble(Teacher):
         for i, (teacher, _) in enumerate(self._members):
             begins = f"{i}|"
             teacher.load({name.removeprefix(begins): t for name, t in tensors.items() if name.startswith(begins)})
+
+
+def shared_rows(head: Tensor, teacher: Saying | None) -> Tensor:
+    """The rows of a student's head [vocabulary, size] whose ids its teacher knows too: heads of one tokenizer may be padded differently."""
+    return head if teacher is None or teacher.vocabulary >= head.shape[0] else head[: teacher.vocabulary]
+
+
+def _cut(said: Heard, most: int | None) -> Heard:
+    """The same without the ids from `most` on."""
+    return replace(said, parts=tuple(replace(part, head=part.head[:most]) for part in said.parts))
 
 
 def _part(

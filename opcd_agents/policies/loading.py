@@ -6,6 +6,9 @@ What the row cache and the fused loss assume of a model is tried out on the mode
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +17,9 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.peft_utils import find_adapter_config_file  # pyright: ignore[reportMissingTypeStubs]
 
-from opcd_agents.errors import ModelError
+from opcd_agents.errors import MissingError, ModelError, UsageError
 from opcd_agents.policies.cache import RowCache
 from opcd_agents.render import History, Renderer
 
@@ -25,13 +29,15 @@ _SCALES = ("logits_scaling", "logit_scale")  # as Granite and Cohere call it
 
 def load(
     model: str,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     *,
     history: History | None = None,
     thinking: bool | None = None,
 ) -> tuple[PreTrainedModel, Renderer]:
     """Load a model folder or hub name, and the renderer of its tokenizer.
+
+    An adapter of peft is merged into the model beneath it: what is loaded is one plain model.
 
     Args:
         model: A local folder, or a name that `from_pretrained` resolves.
@@ -43,6 +49,7 @@ def load(
     Raises:
         ModelError: There is no such folder, it holds no weights, tokenizer or chat template, or the model is of a kind
             that cannot be treated exactly.
+        MissingError: It is an adapter, and peft is not installed.
     """
     folder = Path(model)
     if model.startswith((".", "/", "~")) and not folder.expanduser().is_dir():
@@ -50,20 +57,81 @@ def load(
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise ModelError(f"wanted a model folder with weights (*.safetensors), got {model!r} without any")
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model, dtype=dtype, trust_remote_code=False, output_loading_info=True
-        )
-        network, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+        beneath = _beneath(model)
+        network = _network(beneath or model, dtype)
         tokenizer = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+        network = _merged(network, model) if beneath else network
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0][:200]
         raise ModelError(f"wanted a causal language model, got {model!r}: {reason}") from error
-    if missing := sorted(found["missing_keys"]):  # from_pretrained would make them up
-        raise ModelError(f"{model!r} lacks {len(missing)} weights that its config.json promises, such as {missing[0]}")
     network.eval()
     check(network, tokenizer, model)
     network.to(device)  # pyright: ignore[reportArgumentType]
     return network, Renderer(tokenizer, history, thinking)
+
+
+def device_here() -> torch.device:
+    """Where models go: this process's GPU, else the CPU, which `accelerate launch --cpu` asks for.
+
+    Raises:
+        UsageError: More processes were launched here than there are GPUs.
+    """
+    if not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return torch.device("cpu")
+    mine, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if mine >= there:
+        raise UsageError(
+            f"wanted a GPU for each process, got process {mine + 1} and {there} here; launch {there}, or with --cpu"
+        )
+    return torch.device("cuda", mine)
+
+
+def _network(model: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model itself, with all its weights."""
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        model, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
+    network, found = cast("tuple[PreTrainedModel, dict[str, Any]]", loaded)
+    if missing := sorted(found["missing_keys"]):  # from_pretrained would make them up
+        raise ModelError(f"{model!r} lacks {len(missing)} weights that its config.json promises, such as {missing[0]}")
+    return network
+
+
+def _beneath(model: str) -> str | None:
+    """The model that an adapter is for; None if `model` is no adapter."""
+    file = find_adapter_config_file(model)
+    if file is None:
+        return None
+    base = json.loads(Path(file).read_bytes()).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(
+            f"wanted an adapter that says what model it is for, got {model!r}; name it in its adapter_config.json"
+        )
+    return str(base)
+
+
+def _merged(network: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The model with an adapter added into its weights, which then lie in no folder: its config names none."""
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingError(f"wanted peft for the adapter {adapter!r}; pip install 'opcd-agents[lora]'") from error
+    try:
+        with quiet_peft():
+            merged: Any = PeftModel.from_pretrained(network, adapter)
+            merged = merged.merge_and_unload()
+    except (AttributeError, TypeError) as error:  # adapters of a kind that nothing can be merged from
+        raise ModelError(f"wanted an adapter that can be merged, got {adapter!r}: {error!s:.200}") from error
+    merged.name_or_path = merged.config.name_or_path = ""
+    return cast("PreTrainedModel", merged.requires_grad_(True))
+
+
+@contextmanager
+def quiet_peft() -> Generator[None]:
+    """While peft asks a model of transformers by a name that is going out of use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        yield
 
 
 def positions(network: PreTrainedModel) -> int | None:
@@ -104,7 +172,10 @@ def _cache_is_exact(network: PreTrainedModel) -> bool:
             cache.append([row[2:4] for row in rows])
             cache.rewind([2, 1])
             hidden = cache.append([row[n:] for row, n in zip(rows, (2, 1), strict=True)])
-            plain = [decoder(input_ids=torch.tensor([row]), use_cache=False).last_hidden_state[0, -1] for row in rows]
+            plain = [
+                decoder(input_ids=torch.tensor([row], device=network.device), use_cache=False).last_hidden_state[0, -1]
+                for row in rows
+            ]
         except Exception:  # whatever a model of another kind says to what it does not know
             return False
     # bfloat16 keeps 8 bits; a wrong mask or position is wrong in the first

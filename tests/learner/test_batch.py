@@ -214,14 +214,14 @@ def test_rows_know_their_episode_and_turn(tokenizer):
 
 def test_a_group_without_advantage_counts_in_the_mean(tokenizer, renderer, tmp_path, monkeypatch):
     """Two groups, of which one has won and lost episodes: the update is half of what that group alone would make."""
-    monkeypatch.setattr("opcd_agents.learner.distill.advantages", lambda episodes, group: [1.0, -1.0, 0.0, 0.0])
+    monkeypatch.setattr("opcd_agents.learner.playing.advantages", lambda episodes, group: [1.0, -1.0, 0.0, 0.0])
     recipe = replace(SMALL, method="grpo", group=2, updates=1, average="sequence")
     subject = Subject(TASKS[:4], [], PlainHouse, Fixed(CONTEXT))
     (half,) = lines_of(tokenizer, renderer, subject, recipe, tmp_path / "half")
-    monkeypatch.setattr("opcd_agents.learner.distill._teaches", lambda episode, _: episode in kept)
+    monkeypatch.setattr("opcd_agents.learner.playing._teaches", lambda episode, _: episode in kept)
     kept = []
     monkeypatch.setattr(
-        "opcd_agents.learner.distill.advantages",
+        "opcd_agents.learner.playing.advantages",
         lambda episodes, group: kept.extend(episodes[:2]) or [1.0, -1.0, 0.0, 0.0],
     )
     (whole,) = lines_of(tokenizer, renderer, subject, recipe, tmp_path / "whole")

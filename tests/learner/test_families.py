@@ -128,7 +128,7 @@ def test_a_thought_ends_where_it_is_closed_or_not_at_all(reply, thought):
 @pytest.mark.parametrize(("reply", "thought"), [("the coin", "the coin"), ("the coin</think>> go", "the coin</think>")])
 def test_a_thought_that_the_template_begins_is_one(reply, thought):
     tokenizer = FAMILIES["qwen3"].tokenizer()
-    tokenizer.chat_template = tokenizer.chat_template.replace("<think>\\n\\n</think>\\n\\n", "<think>\\n")
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<think>\\n\\n</think>\\n\\n", "<think>\\n")
     begun, plain = Renderer(tokenizer, thinking=False), Renderer(tokenizer)
     ids = begun.reply(reply)[:-1]
     assert begun.text(ids[: begun.thought(ids)]) == thought

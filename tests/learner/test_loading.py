@@ -6,14 +6,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cli.training import save_model
+from cli.saving import save_model
 from opcd_agents.errors import ModelError, RunError
 from opcd_agents.learner.distill import Distilled
+from opcd_agents.learner.roles import cast_roles
 from opcd_agents.policies.huggingface import HuggingFacePolicy
-from opcd_agents.policies.loading import check, load
+from opcd_agents.policies.loading import check, load, quiet_peft
+from opcd_agents.recipe import Recipe
 from opcd_agents.runs import RunFolder
+from opcd_agents.types import Example, Tokens
 
 WEIGHTS = "model.safetensors"
+RUN = {"model": "m", "tasks": "t", "contexts": [{"id": "c", "text": "x"}], "recipe": {"method": "opcd"}, "seed": 0}
 
 
 @pytest.fixture
@@ -60,11 +64,63 @@ def test_logits_that_are_more_than_a_product_are_refused(network, tokenizer, key
 
 
 def test_a_model_that_cannot_be_written_leaves_no_part(network, renderer, tmp_path):
-    run = RunFolder.create(
-        tmp_path / "run",
-        {"model": "m", "tasks": "t", "contexts": [{"id": "c", "text": "x"}], "recipe": {"method": "opcd"}, "seed": 0},
-    )
+    run = RunFolder.create(tmp_path / "run", RUN)
     (run.path / "model").touch()
     with pytest.raises(RunError, match="--resume"):
         save_model(HuggingFacePolicy(network, renderer, "m"), run, Distilled(network, 1, 0, 0.0, 0))
     assert {path.name for path in run.path.iterdir()} == {"config.json", "model"}
+
+
+@pytest.fixture
+def adapter(folder, network, tokenizer, tmp_path_factory):
+    """An adapter over `folder`, as peft saves it, and what it says."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(7)
+    config = LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    with quiet_peft():
+        lora = get_peft_model(load(str(folder))[0], config).eval()
+    where = tmp_path_factory.mktemp("adapter")
+    lora.save_pretrained(where)
+    tokenizer.save_pretrained(where)
+    return where, said_by(lora)
+
+
+def said_by(network):
+    with torch.no_grad():
+        return network(torch.tensor([[2, 40, 41, 42]])).logits
+
+
+def test_an_adapter_is_loaded_as_one_plain_model(adapter, network):
+    where, logits = adapter
+    found, _ = load(str(where))
+    assert not torch.allclose(logits, said_by(network))
+    torch.testing.assert_close(said_by(found), logits)
+    assert dict(found.named_parameters()).keys() == dict(network.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_what_an_adapter_was_trained_on_into_is_saved_whole(adapter, tmp_path, lora_rank):
+    """Trained further, it is neither an adapter over weights that lie nowhere nor its base alone."""
+    where, logits = adapter
+    network, renderer = load(str(where))
+    policy = HuggingFacePolicy(network, renderer, "adapter")
+    roles = cast_roles(policy, Recipe(lora_rank=lora_rank), lambda name: None)  # type: ignore[arg-type, return-value]
+    torch.testing.assert_close(said_by(policy.network), logits)
+    row = Tokens((2, 40, 41, 42, 43), (False, False, True, True, True))
+    told = roles.learner.teacher([row])  # type: ignore[misc]
+    torch.testing.assert_close(torch.log_softmax(told.logits(slice(0, 3)), -1), torch.log_softmax(logits[0, 1:], -1))
+    roles.learner.update([Example(row, Tokens((2, 50, *row.ids[1:]), (False, *row.sampled)))], scale=1e4)
+    after = said_by(policy.network)
+    assert not torch.allclose(after, logits)
+    run = RunFolder.create(tmp_path / "run", RUN)
+    save_model(policy, run, Distilled(roles.adapter or policy.network, 1, 0, 0.0, 0))
+    torch.testing.assert_close(said_by(load(str(run.path / "model"))[0]), after)
+
+
+def test_an_adapter_whose_base_is_gone_says_so(adapter):
+    where, _ = adapter
+    config = json.loads((where / "adapter_config.json").read_text())
+    (where / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "./gone"}))
+    with pytest.raises(ModelError, match="wanted a causal language model"):
+        load(str(where))

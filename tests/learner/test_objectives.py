@@ -159,13 +159,13 @@ def test_sampled_kl_is_unbiased_at_the_temperature_of_sampling(temperature):
     a, b = (torch.log_softmax(x[0] / temperature, -1) for x in (z, teacher))
     wanted = (a.exp() * (a - b)).sum()
     wanted.backward()
-    every = [torch.log_softmax(x, -1).expand(11, 11) for x in (student, teacher)]
-    loss, gradient = SampledKL(temperature=temperature)(*every, torch.arange(11))
+    ours, theirs = (torch.log_softmax(x, -1).expand(11, 11) for x in (student, teacher))
+    loss, gradient = SampledKL(temperature=temperature)(ours, theirs, torch.arange(11))
     drawn = a.detach().exp()
     torch.testing.assert_close(drawn @ loss, wanted.detach())
     torch.testing.assert_close((drawn @ gradient)[None], z.grad)
     if temperature != 1:  # taken at another temperature than it was drawn at, it goes elsewhere
-        assert off((drawn @ SampledKL()(*every, torch.arange(11))[1])[None], z.grad) > 0.05
+        assert off((drawn @ SampledKL()(ours, theirs, torch.arange(11))[1])[None], z.grad) > 0.05
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])

@@ -12,6 +12,7 @@ import json, sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
+from opcd_agents.learner import distill as module
 from opcd_agents.learner.distill import Subject, distill
 from opcd_agents.learner.contexts import Fixed
 from opcd_agents.learner.parallel import found
@@ -24,21 +25,36 @@ from tests.learner.conftest import TEXTS, tiny
 from tests.learner.test_distill import CONTEXT, TASKS, anchor, play
 from tests.learner.test_recipes import Fickle
 
-folder, values = Path(sys.argv[1]), json.loads(sys.argv[2])
+folder, values, stop = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+module._UPDATES = 1
 workers = found()
 tokenizer = train_tokenizer(TEXTS, 400)
 renderer = Renderer(tokenizer)
 policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
 anchors = [anchor(e) for e in play(HuggingFacePolicy(tiny(len(tokenizer)), renderer, "t", longest=4), TASKS[:3], Fickle, context="Notes: x.")]
-if workers.rank == 0:
+resume = (folder / "config.json").exists()
+workers.wait()
+if workers.rank == 0 and not resume:
     RunFolder.create(folder, {})
 workers.wait()
+
+
+def watch(line):
+    if line["update"] == stop:
+        left()
+        raise SystemExit
+
+
+def left():
+    if workers.size > 1:
+        torch.distributed.destroy_process_group()
+
+
 subject = Subject(TASKS[:4], TASKS[4:], Fickle, Fixed(CONTEXT), anchors)
-result = distill(policy, subject, recipe_from(values), RunFolder.open(folder), seed=3, workers=workers)
+result = distill(policy, subject, recipe_from(values), RunFolder.open(folder), seed=3, resume=resume, workers=workers, watch=watch)
 torch.save({n: p.detach() for n, p in result.trained.named_parameters()}, folder / f"weights-{workers.rank}.pt")
 (folder / f"data-{workers.rank}.json").write_text(json.dumps(result.data))
-if workers.size > 1:
-    torch.distributed.destroy_process_group()
+left()
 """
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -53,17 +69,17 @@ SMALL = {
 }
 
 
-def launched(folder, values, processes):
+def launched(folder, values, processes, how="--multi_gpu", stop=0):
     script = folder.parent / "program.py"
     script.write_text(PROGRAM)
     launch = [sys.executable, script]
     if processes > 1:
         launch = [
-            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes), "--num_machines", "1",
+            sys.executable, "-m", "accelerate.commands.launch", how, "--num_processes", str(processes), "--num_machines", "1",
             "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", script,
         ]  # fmt: skip
     done = subprocess.run(
-        [*map(str, launch), str(folder), json.dumps(values)],
+        [*map(str, launch), str(folder), json.dumps(values), str(stop)],
         cwd=ROOT,
         env={
             "PATH": "/usr/bin:/bin",
@@ -74,9 +90,9 @@ def launched(folder, values, processes):
         },
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=100,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[:3000]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return lines
 
@@ -87,10 +103,42 @@ def launched(folder, values, processes):
     ids=["opcd", "grpo", "off"],
 )
 def test_two_processes_make_the_update_of_one(tmp_path, values):
+    compared(tmp_path, values, "--multi_gpu")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"teacher": "live", "nca": 0.5, "row_tokens": 64, "episodes": 3, "checkpointing": True},
+        {"teacher": "0.5 frozen + 0.5 sync", "weights": "feed-forward", "pull": 0.1, "diagnose": 8},
+    ],
+    ids=["uneven", "part"],
+)
+def test_a_sharded_student_makes_the_update_of_a_whole_one(tmp_path, values):
+    """Processes with less to learn from stand by, teachers read whole copies, the weights come out whole."""
+    compared(tmp_path, values, "--use_fsdp")
+
+
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """One process, two with a sharded student, two with whole ones: each takes up what the one before left."""
+    values = SMALL | {"teacher": "ema"}
+    alone = launched(tmp_path / "alone", values, 1)
+    launched(tmp_path / "together", values, 1, stop=1)
+    launched(tmp_path / "together", values, 2, "--use_fsdp", stop=2)
+    together = launched(tmp_path / "together", values, 2)
+    alike(tmp_path, alone, together)
+
+
+def compared(tmp_path, values, how):
+    """Alone and as two processes."""
+    alone = launched(tmp_path / "alone", SMALL | values, 1)
+    alike(tmp_path, alone, launched(tmp_path / "together", SMALL | values, 2, how))
+
+
+def alike(tmp_path, alone, together):
+    """The same metrics and weights, up to the order of sums."""
     import torch
 
-    alone = launched(tmp_path / "alone", SMALL | values, 1)
-    together = launched(tmp_path / "together", SMALL | values, 2)
     keys = ("update", "won", "sampled_in_all", "sampled", "encoded", "validation")
     assert [[line.get(k) for k in keys] for line in together] == [[line.get(k) for k in keys] for line in alone]
     for mine, theirs in zip(together, alone, strict=True):

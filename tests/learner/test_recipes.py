@@ -161,31 +161,14 @@ def test_a_live_teacher_is_warned_about(tokenizer, renderer):
         cast_roles(policy, replace(SMALL, teacher="live"), lambda name: tiny(len(tokenizer)))
 
 
-@pytest.mark.parametrize(
-    ("named", "says"),
-    [
-        ({"teacher": "0.5 frozen +"}, "wanted a teacher such as"),
-        ({"teacher": "trust", "lora_rank": 2}, "lora_rank = 0"),
-        ({"teacher": "http://127.0.0.1:9/v1"}, "no whole distribution"),
-    ],
-)
-def test_what_cannot_be_cast_says_why(tokenizer, renderer, named, says):
-    policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
-    with pytest.raises(UsageError, match=says):
-        cast_roles(policy, replace(SMALL, **named), lambda name: tiny(len(tokenizer)))
-
-
 def test_a_teacher_of_another_vocabulary_stops_before_a_step(tokenizer, renderer, tmp_path):
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
     subject = Subject(SOLVED[:4], [], PlainHouse, Fixed(CONTEXT))
-    with pytest.raises(ModelError, match="one vocabulary"):
-        distill(
-            policy,
-            subject,
-            replace(SMALL, teacher="another"),
-            RunFolder.create(tmp_path / "run", {}),
-            load=lambda name: tiny(len(tokenizer) + 8),
-        )
+    for named in ("another", "0.5 frozen + 0.5 another"):
+        recipe, run_folder = replace(SMALL, teacher=named), RunFolder.create(tmp_path / named, {})
+        with pytest.raises(ModelError, match=f"one vocabulary .* which knows {len(tokenizer) - 8}"):
+            distill(policy, subject, recipe, run_folder, load=lambda name: tiny(len(tokenizer) - 8))
+        assert run_folder.metrics() == []
 
 
 def test_a_context_longer_than_the_model_stops_before_a_step(tokenizer, renderer, tmp_path):
@@ -238,7 +221,7 @@ def test_beginnings_are_replayed_without_a_game(tokenizer, tmp_path, history):
     drawn = replayed(player, stored, subject.contexts, recipe, np.random.default_rng(0), Alone(), room)
     assert {len(e.turns) for e, _ in drawn} == {1, 2, 3}
     for episode, context in drawn:
-        (pair,) = marked(episode, context, room, replace(recipe, learn="final"))
+        (pair,) = marked(episode, context, room, replace(recipe, rollouts="play", learn="final"))
         prompt = next_prompt(episode, len(episode.turns) - 1, renderer)
         assert list(pair.student.ids) == prompt + list(episode.turns[-1].sampled_ids)
         assert pair.counts == len(episode.turns[-1].sampled_ids)

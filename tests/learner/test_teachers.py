@@ -121,10 +121,9 @@ def test_it_computes_in_the_type_that_the_student_does(network):
 
 def test_a_learner_takes_its_teacher_along(network, examples):
     seen = []
-    teacher = Frozen(copy.deepcopy(network))
-    teacher.network.get_decoder().layers[0].self_attn.q_proj.register_forward_hook(
-        lambda _m, _a, out: seen.append(out.dtype)
-    )
+    model = copy.deepcopy(network)
+    model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda _m, _a, out: seen.append(out.dtype))
+    teacher = Frozen(model)
     Learner(network, teacher, ReverseKL(), Settings(lr=0.0, dtype=torch.bfloat16)).update(examples)
     assert set(seen) == {torch.bfloat16}
 

@@ -1,70 +1,28 @@
-"""A run that is stopped anywhere, by an exception or by kill -9, ends in the same bytes as one that never was.
+"""A run that is stopped anywhere, by an exception, by kill -9 or by a full disk, ends in the same bytes as one that never was.
 
-Compared are weights, the best weights, optimiser, state, metrics and with them every sampled id (`sampled_in_all`, losses).
-`make test` kills a few times, `make trust` (OPCD_TRUST=full) a hundred.
+Compared are weights, the best weights, optimiser, who follows them, state, metrics with the digest of every sampled id, and the
+generators of chance. `make test` kills a few times, `make trust` (OPCD_TRUST=full) a hundred.
 """
 
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from . import resumable
+
 FULL = os.environ.get("OPCD_TRUST") == "full"
 STEPS = list(range(1, 31)) if FULL else [1, 5, 14, 29]
-KILLS = 100 if FULL else 3
+KILLS = 100 if FULL else 5
+DISKS = 50 if FULL else 5
 
-PROGRAM = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from opcd_agents.learner import distill as module
-from opcd_agents.learner.contexts import Fixed
-from opcd_agents.policies.huggingface import HuggingFacePolicy
-from opcd_agents.pocket.tokens import train_tokenizer
-from opcd_agents.recipe import Recipe
-from opcd_agents.render import Renderer
-from opcd_agents.runs import RunFolder
-from tests.learner.conftest import TEXTS, tiny
-from tests.learner.test_distill import CONTEXT, TASKS, PlainHouse
-
-folder, every, stop = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
-module._UPDATES = every
-tokenizer = train_tokenizer(TEXTS, 400)
-recipe = Recipe(updates=30, episodes=4, lr=1e-3, longest=4, validate=5, validation_episodes=2, pull=0.01, teacher="ema", temperature=1.0)
-subject = module.Subject(TASKS[:4], TASKS[4:], PlainHouse, Fixed(CONTEXT))
-
-
-def run(folder, resume, stop=None):
-    def watch(line):
-        if line["update"] == stop:
-            raise KeyboardInterrupt
-        print(line["update"], flush=True)
-
-    policy = HuggingFacePolicy(tiny(len(tokenizer)), Renderer(tokenizer), "tiny")
-    where = RunFolder.open(folder) if resume else RunFolder.create(folder, {})
-    try:
-        module.distill(policy, subject, recipe, where, seed=7, resume=resume, watch=watch)
-    except KeyboardInterrupt:
-        pass
-
-
-if stop:
-    run(folder / "straight", False)
-    for step in stop:
-        run(folder / f"at-{step}", False, step)
-        run(folder / f"at-{step}", True)
-else:
-    run(folder, (folder / "config.json").exists())
-"""
+PROCESSES = multiprocessing.get_context("forkserver")  # imports what is needed once, not once a kill
+PROCESSES.set_forkserver_preload([resumable.__name__])
 
 
 def digests(folder):
@@ -78,26 +36,38 @@ def digests(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         line.pop("seconds")
-    return found | {"state": state, "metrics": lines}
+    return found | {"state": state, "metrics": lines, "chance": (folder / "chance.json").read_text()}
 
 
-def command(folder, every, stop):
-    return [sys.executable, "-c", PROGRAM, str(folder), str(every), json.dumps(stop)]
+def done(target, *args):
+    """Run to the end in a process of its own; its exit code."""
+    process = PROCESSES.Process(target=target, args=args)
+    process.start()
+    process.join(500)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """What a run leaves that is never stopped."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    assert done(resumable.run, folder) == 0
+    found = digests(folder)
+    assert len(found["metrics"]) == 30
+    assert all("ids" in line for line in found["metrics"])
+    return found
 
 
 @pytest.mark.parametrize("every", [1, 10])
-def test_from_every_step(tmp_path, every):
-    subprocess.run(command(tmp_path, every, STEPS), cwd=ROOT, check=True, capture_output=True, timeout=500)
-    straight = digests(tmp_path / "straight")
-    assert len(straight["metrics"]) == 30
-    for step in STEPS:
-        assert digests(tmp_path / f"at-{step}") == straight, step
+def test_from_every_step(tmp_path, straight, every):
+    assert done(resumable.run_all, tmp_path, every, STEPS) == 0
+    for folder in sorted(tmp_path.iterdir()):
+        assert digests(folder) == straight, folder.name
 
 
-def test_after_kills(tmp_path):
+def test_after_kills(tmp_path, straight):
     """Kills fall anywhere, also into the writing of a checkpoint; several may hit one run."""
-    subprocess.run(command(tmp_path / "straight", 1, None), cwd=ROOT, check=True, capture_output=True, timeout=300)
-    straight = digests(tmp_path / "straight")
     chance = random.Random(5)
     kills = number = 0
     while kills < KILLS:
@@ -105,19 +75,35 @@ def test_after_kills(tmp_path):
         folder = tmp_path / f"run-{number}"
         for _ in range(chance.randint(1, 5)):
             kills += killed(folder, chance)
-        subprocess.run(command(folder, 1, None), cwd=ROOT, check=True, capture_output=True, timeout=300)
+        assert done(resumable.run, folder) == 0, number
         assert digests(folder) == straight, number
 
 
 def killed(folder, chance):
     """Start or resume a run and kill it some milliseconds after some update; whether there was anything left to kill."""
-    with subprocess.Popen(
-        command(folder, 1, None), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as running:
-        assert running.stdout is not None
+    mine, theirs = PROCESSES.Pipe(duplex=False)
+    running = PROCESSES.Process(target=resumable.run, args=(folder, 1, 0, 0, theirs))
+    running.start()
+    theirs.close()
+    try:
         for _ in range(chance.randint(1, 12)):
-            if not running.stdout.readline():
-                return False
+            mine.recv()
         time.sleep(chance.random() * 0.06)
-        running.send_signal(signal.SIGKILL)
-    return running.returncode == -signal.SIGKILL
+    except EOFError:
+        pass  # it was over before
+    running.kill()
+    running.join()
+    return running.exitcode == -signal.SIGKILL
+
+
+def test_after_full_disks(tmp_path, straight):
+    """The disk is full at some byte of some file; once there is room again, the run goes on."""
+    chance = random.Random(5)
+    full = number = 0
+    while full < DISKS:
+        number += 1
+        folder = tmp_path / f"run-{number}"
+        for _ in range(chance.randint(1, 3)):
+            full += done(resumable.run, folder, 1, 0, chance.randint(1, 4_000_000)) == 9
+        assert done(resumable.run, folder) == 0, number
+        assert digests(folder) == straight, number

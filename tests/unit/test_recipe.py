@@ -133,3 +133,82 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         load_recipe(tmp_path / "nowhere.toml")
     with pytest.raises(UsageError, match="cannot read the recipe"):
         load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"method": "sft", "divergence": "reverse"},
+        {"method": "grpo", "teacher": "ema"},
+        {"method": "sft", "support": "student"},
+        {"method": "sft", "entry_clip": 0.1},
+        {"divergence": "sampled", "support": "student"},
+        {"divergence": "sampled", "top_k": 5},
+        {"divergence": "sampled", "tail": "truncate"},
+        {"divergence": "sampled", "kl_temperature": 0.7},
+        {"top_k": 5},
+        {"tail": "truncate"},
+        {"beta": 0.1},
+        {"teacher_rate": 0.5},
+        {"teacher": "ema", "teacher_every": 3},
+        {"group": 4},
+        {"rollouts": "replay", "learn": "answer"},
+        {"rollouts": "replay", "learn": "final"},
+        {"lora_alpha": 8.0},
+        {"hold_target": 0.1},
+        {"hold_target": 0.1, "anchors": 4, "hold": 0.0},
+    ],
+)
+def test_a_key_that_would_be_ignored_is_refused(named):
+    with pytest.raises(UsageError, match=rf"recipe: ({'|'.join(named)}) = .* means something only with"):
+        recipe_from(named)
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"divergence": "jsd", "beta": 0.1, "support": "union", "top_k": 5, "tail": "truncate"},
+        {"teacher": "trust", "teacher_rate": 0.5},
+        {"teacher": "0.5 ema + 0.5 sync", "teacher_rate": 0.5, "teacher_every": 3},
+        {"divergence": "sampled", "entry_clip": 2.0, "teacher": "http://host/v1", "temperature": 1.0},
+        {"support": "teacher", "teacher": "https://host/v1"},
+        {"hold_target": 0.1, "anchors": 4},
+        {"lora_rank": 4, "lora_alpha": 1.5},
+    ],
+)
+def test_what_means_something_is_taken(named):
+    recipe_from(named)
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"teacher": "0.5 frozen +"}, "wanted a teacher such as"),
+        ({"teacher": "0.3 frozen"}, "wanted a teacher such as"),
+        ({"teacher": "0 frozen + 1 ema"}, "weights above 0"),
+        ({"teacher": ""}, "wanted a teacher such as"),
+        ({"teacher": "two words"}, "wanted a teacher such as"),
+        ({"teacher": "0.5 frozen + 0.5 trust"}, "single models in a sum of teachers, got 'trust'"),
+        (
+            {"teacher": "frozen + http://host/v1", "divergence": "sampled"},
+            "single models in a sum of teachers, got 'http",
+        ),
+        ({"teacher": "frozen + ema", "method": "off-policy"}, "because it plays"),
+        ({"teacher": "trust", "method": "off-policy"}, "because it plays"),
+        ({"teacher": "trust", "lora_rank": 2}, "lora_rank = 0"),
+        ({"teacher": "http://host/v1"}, "no whole distribution"),
+        ({"teacher": "http://host/v1", "support": "teacher", "kl_temperature": 0.7}, "wanted kl_temperature = 1"),
+    ],
+)
+def test_a_teacher_that_cannot_be_says_why(named, says):
+    with pytest.raises(UsageError, match=says):
+        recipe_from(named)
+
+
+@pytest.mark.parametrize(
+    ("named", "reads"),
+    [({}, True), ({"method": "off-policy"}, True), ({"method": "sft"}, False), ({"method": "grpo"}, False)],
+)
+def test_who_reads_a_context(named, reads):
+    assert recipe_from(named).reads_context is reads
+    assert recipe_from(named | {"nca": 0.1}).reads_context
