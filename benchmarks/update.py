@@ -8,15 +8,16 @@ projects only what predicts a sampled id, and never holds [rows, vocabulary]. Th
 * `row per turn`: each turn a row of its own with all that came before it, the context encoded in each, every id through
   both heads, as LMOps does; one row a pass, which is kindest to its memory.
 
-Both encode their whole history again at each turn of the rollout. All learn from the same sampled ids, with the exact
+Both encode their whole history again at each turn of the rollout: with this project's draws, and once more by `model.generate`, as the
+trainers that one can install do. All learn from the same sampled ids, with the exact
 reverse KL over the whole vocabulary, so loss and gradient must agree: the program ends with exit code 1 where they do not.
 The models are random: this measures work, not learning. Each layout runs in a process of its own, on one thread,
 and its memory is the growth of the resident set's peak, read from Linux's /proc.
 
 What flatters this learner: the context is long, shared by all episodes, and read before the timed update, as in a run it was by
 an earlier one (`with its context prefill` counts it in); the others are not tuned, and on a GPU their padding and kernels would
-count for less. What flatters the others: they sample and score with this project's policy, whose draws are cheaper than
-`generate()`'s; `row per turn` needs no second pass for the top ids, as LMOps does; no reply ends early.
+count for less. What flatters the others: but for the columns of `generate` they sample with this project's policy, whose draws are
+cheaper; `row per turn` needs no second pass for the top ids, as LMOps does; no reply ends early.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from typing import cast
 import numpy as np
 import torch
 from layouts import Dense, Forgetful, IdText, Meter, Ours, Updater, Work, turn_rows
+from rollout import with_generate
 from transformers import PreTrainedModel, Qwen3Config, Qwen3ForCausalLM
 
 from opcd_agents.policies.huggingface import HuggingFacePolicy
@@ -63,9 +65,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Result:
-    """One layout's update. `rows` are what was played, `peak` is the growth of resident memory in MiB."""
+    """One layout's update. `rows` are what was played, `generated` is the rollout by `generate`, `peak` is the growth of resident memory in MiB."""
 
     rollout: Work
+    generated: Work
     learning: dict[str, Work]
     peak: float
     loss: float
@@ -138,6 +141,9 @@ def run(layout: str, sizes: Sizes, rows: list[Tokens] | None) -> Result:
     played = [Tokens.of(turns) for turns in slots]
     rollout.head = sum(len(row.said) for row in played)  # the policy projects what predicts a sampled id, by no module
     examples = [pair(row, context) for row in rows or played]
+    with meter.phase() as generated:
+        if layout != OURS:
+            generate(student, sizes)
     learning: dict[str, Work] = {}
     loss = 0.0
     for name in (FIRST, OURS, OURS) if layout == OURS else (layout,):  # the second update finds the context encoded
@@ -146,7 +152,15 @@ def run(layout: str, sizes: Sizes, rows: list[Tokens] | None) -> Result:
         learning[name] = faster(work, learning.get(name, work))
     peak = resident("VmHWM") - settled
     gradient = torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
-    return Result(rollout, learning, peak, loss, gradient.numpy(), played)
+    return Result(rollout, generated, learning, peak, loss, gradient.numpy(), played)
+
+
+def generate(student: PreTrainedModel, sizes: Sizes) -> None:
+    """The same rollout by `model.generate`; its ids are not learnt from, so that all layouts learn from the same."""
+    rng = np.random.default_rng(1)
+    shape = sizes.turns, sizes.envs, sizes.observation
+    with torch.inference_mode():
+        with_generate(student, rng.integers(sizes.vocab, size=shape).tolist(), [sizes.action] * sizes.turns, -1)
 
 
 def updater_of(layout: str, student: PreTrainedModel, teacher: PreTrainedModel, meter: Meter) -> Updater:
@@ -182,7 +196,8 @@ def alone(layout: str, sizes: Sizes, rows: list[Tokens] | None) -> Result:
 def least(a: Result, b: Result) -> Result:
     """The first of two results, with the lesser seconds and memory of both: a busy spell of the machine only adds."""
     learning = {name: faster(work, b.learning[name]) for name, work in a.learning.items()}
-    return replace(a, rollout=faster(a.rollout, b.rollout), learning=learning, peak=min(a.peak, b.peak))
+    rollouts = {"rollout": faster(a.rollout, b.rollout), "generated": faster(a.generated, b.generated)}
+    return replace(a, **rollouts, learning=learning, peak=min(a.peak, b.peak))
 
 
 def faster(a: Work, b: Work) -> Work:
@@ -192,7 +207,9 @@ def faster(a: Work, b: Work) -> Work:
 
 TITLE = (
     "| context | layout | rollout: CPU s | ids | head rows | learning: CPU s | student ids | teacher ids | head rows "
-    "| all: CPU s | learning, times ours | all, times ours | MiB |\n|--:|---|" + "--:|" * 11
+    "| all: CPU s | learning, times ours | all, times ours | rollout by generate: CPU s | all so, times ours | MiB |\n|--:|---|"
+    + "--:|"
+    * 13
 )
 
 
@@ -200,13 +217,16 @@ def table(results: dict[str, Result], context: int) -> Iterator[str]:
     """Lines of the table; times are those of `this learner`."""
     ours = results[OURS]
     base = ours.learning[OURS].seconds
+    whole = ours.rollout.seconds + base
     for result in results.values():
         for name, work in result.learning.items():
             all_of_it = result.rollout.seconds + work.seconds
+            plain = (result.rollout if result is ours else result.generated).seconds
             yield (
                 f"| {context:,} | {name} | {result.rollout.seconds:.2f} | {result.rollout.student:,} | {result.rollout.head:,} "
                 f"| {work.seconds:.2f} | {work.student:,} | {work.teacher:,} | {work.head:,} | {all_of_it:.2f} "
-                f"| {work.seconds / base:.2f} | {all_of_it / (ours.rollout.seconds + base):.2f} | {result.peak:,.0f} |"
+                f"| {work.seconds / base:.2f} | {all_of_it / whole:.2f} | {plain:.2f} | {(plain + work.seconds) / whole:.2f} "
+                f"| {result.peak:,.0f} |"
             )
 
 

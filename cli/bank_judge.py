@@ -125,7 +125,7 @@ def validate(
                 f"wanted contexts on {scope} to try, found none; make one with `opcd bank context {scope}`"
             )
         named = list({one.id: one for one in drawn}.values())
-        policy = models.policy(model)
+        policy = models.player(model)
         with Progress("validate", episodes * (len(named) + 1)) as bar:
             found = notes.validate(opened, policy, chosen, named, episodes, seed, bar)
         choose = {Setting.PROVED: best, Setting.FILTERED: fullest}

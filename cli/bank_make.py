@@ -68,7 +68,7 @@ def extract(
     made = 0
     with Bank.open(bank) as opened:
         known = {key for key, _ in opened.lessons(status=None)}
-        found = learn(opened.to_learn_from(scope))
+        found = learn(notes.to_learn_from(opened, scope))
         opened.add_lessons(found)
         if writer and scheme is Scheme.CHAINS:
             seeds = range(seed, seed + chains)

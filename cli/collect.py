@@ -31,14 +31,14 @@ def collect(
 
     check_reading(bank, context, retrieve, embed)
     chosen = workflow.split(envs.tasks(tasks), split)
-    policy = models.policy(model)
+    policy = models.player(model)
     read, remind = None, None
     if context:
         with Bank.open(bank, "r") as store:
             read = workflow.about(store.context(context), chosen)
     if retrieve:
         with Bank.open(bank, "r") as store:
-            remind = notes.reminder(store, chosen[0].scope, retrieve, policy.renderer.count, embed)
+            remind = notes.reminder(store, chosen[0].scope, retrieve, models.counter(policy), embed)
     with Bank.open(bank) as store, Progress("collect", episodes) as bar:
         role = "teacher" if read or remind else "student"
         played = workflow.gather(

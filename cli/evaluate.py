@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cli.workflow import Evaluation, World
-    from opcd_agents.policies.huggingface import HuggingFacePolicy
-    from opcd_agents.types import Context, Episode, Task
+    from opcd_agents.types import Context, Episode, Policy, Task
 
 app = typer.Typer()
 
@@ -43,7 +42,7 @@ def evaluate(
     chosen = workflow.split(everything, split)
     with Bank.open(bank, "r") as store:
         notes = workflow.about(store.context(context), everything)
-    base, student = models.policy(model), models.policy(after or model)
+    base, student = models.player(model), models.player(after or model)
     with Progress("evaluate") as bar:
         worlds = workflow.retained_worlds(base, seed)
         before = score_model(base, chosen, worlds, episodes, seed, notes)
@@ -65,7 +64,7 @@ class Played:
 
 
 def score_model(
-    policy: HuggingFacePolicy,
+    policy: Policy,
     tasks: Sequence[Task],
     worlds: Sequence[World],
     episodes: int,

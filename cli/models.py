@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from opcd_agents.policies.endpoint import EndpointPolicy
     from opcd_agents.policies.huggingface import HuggingFacePolicy
-    from opcd_agents.render import History
+    from opcd_agents.render import History, Renderer
+    from opcd_agents.types import Policy
 
 PACKAGED: Final = ("pocket", "pocket-large")
 _WEIGHTS: Final = Path(opcd_agents.__path__[0]) / "pocket" / "weights"
@@ -39,8 +41,8 @@ def resolve(name: str) -> str:
     """
     if name in PACKAGED:
         return _packaged(name)
-    if name.startswith(("http://", "https://")):
-        raise UsageError(f"wanted a model folder or name, got {name!r}; endpoints come in a later version")
+    if is_endpoint(name):
+        raise UsageError(f"wanted a model whose weights are here, got {name!r}; an endpoint can play, write and teach")
     folder = os.path.expanduser(name)
     if name and os.path.isdir(folder):  # False, not an error, for what can be no path
         return folder
@@ -49,6 +51,36 @@ def resolve(name: str) -> str:
     if _ON_THE_HUB.fullmatch(name):
         return name
     raise UnknownNameError("model", name, (*PACKAGED, "./FOLDER", "ORG/NAME"))
+
+
+def is_endpoint(name: str) -> bool:
+    """Whether a model is named by the address of a server."""
+    return name.startswith(("http://", "https://"))
+
+
+def player(name: str) -> HuggingFacePolicy | EndpointPolicy:
+    """A policy that plays with the model `name`, sampled as suits it.
+
+    Args:
+        name: As `resolve` takes it, or the address of an endpoint: http://HOST/v1, or http://HOST/v1#MODEL.
+
+    Raises:
+        OpcdError: As `policy`, or as `EndpointPolicy`.
+    """
+    if not is_endpoint(name):
+        return policy(name)
+    from opcd_agents.policies.endpoint import EndpointPolicy, Sampling
+
+    steps = Recipe()
+    there = EndpointPolicy(name, Sampling(steps.temperature, steps.longest), _renderer)
+    if there.notice:
+        tell(there.notice)
+    return there
+
+
+def counter(player: Policy) -> Callable[[str], int]:
+    """Counts the tokens of a text for who plays; see `_count`."""
+    return _count(getattr(player, "renderer", None))
 
 
 def recipe(name: str, file: Path | None = None) -> Recipe:
@@ -105,6 +137,10 @@ def token_counter(name: str) -> Callable[[str], int]:
     Raises:
         OpcdError: As `resolve`, or the model has no tokenizer.json.
     """
+    if is_endpoint(name):
+        from opcd_agents.policies.service import connect
+
+        return _count(_renderer(connect(name).root))
     found = resolve(name)
     from tokenizers import Tokenizer
 
@@ -140,6 +176,23 @@ def embedder(name: str) -> Callable[[Sequence[str]], NDArray[Any]]:
         return model.encode(list(texts), show_progress_bar=False)
 
     return embed
+
+
+def _renderer(model: str) -> Renderer | None:
+    """The renderer of a model that a server names, if its tokenizer can be had from here."""
+    if not Path(model).is_dir() and not _ON_THE_HUB.fullmatch(model):
+        return None
+    from opcd_agents.policies.loading import load_renderer
+
+    try:
+        return load_renderer(model)
+    except ModelError:
+        return None
+
+
+def _count(renderer: Renderer | None) -> Callable[[str], int]:
+    """Counts tokens; where no tokenizer is at hand bytes, for no tokenizer that has a token for each makes more of a text."""
+    return renderer.count if renderer else lambda text: len(text.encode())
 
 
 def _packaged(name: str) -> str:

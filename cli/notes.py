@@ -32,7 +32,7 @@ from experience_bank.writing import (
 )
 from opcd_agents.errors import UsageError
 from opcd_agents.scores import score
-from opcd_agents.types import Context, Lesson, Task
+from opcd_agents.types import Context, Episode, Lesson, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,10 +87,22 @@ def _told(bank: Bank, scope: str, quarantined: bool) -> list[tuple[str, Lesson]]
     return bank.lessons_for(scope) + waiting
 
 
+def to_learn_from(bank: Bank, scope: str) -> list[tuple[str, Episode]]:
+    """The training episodes on a scope.
+
+    Raises:
+        UsageError: There is none.
+    """
+    episodes = bank.to_learn_from(scope)
+    if not episodes:
+        raise UsageError(f"wanted training episodes of {scope!r} in the bank, found none; run `opcd collect` first")
+    return episodes
+
+
 def writer_of(model: str, prompts: Path | None) -> Writer:
-    """A model that writes lessons; see `cli.models.policy`. `prompts` is a folder of prompts of one's own."""
-    policy = models.policy(model)
-    return Writer(policy, policy.renderer.count, prompts=Prompts.load(prompts))
+    """A model that writes lessons; see `cli.models.player`. `prompts` is a folder of prompts of one's own."""
+    policy = models.player(model)
+    return Writer(policy, models.counter(policy), prompts=Prompts.load(prompts))
 
 
 def write_lessons(bank: Bank, scope: str, writer: Writer, scheme: str, seed: int) -> list[str]:

@@ -11,7 +11,7 @@ from opcd_agents.errors import UsageError
 
 Tasks = Annotated[str, typer.Argument(help="What to play, such as house:7 or operator:3#4; see `opcd envs`.")]
 Scope = Annotated[str, typer.Argument(metavar="SCOPE", help="What it is about, such as house/7.")]
-Model = Annotated[str, typer.Option(help="pocket, pocket-large, a model folder, or a name on the hub.")]
+Model = Annotated[str, typer.Option(help="pocket, pocket-large, a model folder, a name on the hub, or http://HOST/v1.")]
 Bank_ = Annotated[
     str, typer.Option(help="The bank: a file, postgresql://USER@HOST/DATABASE, or shards:DIR to collect into.")
 ]

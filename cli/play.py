@@ -66,6 +66,7 @@ class _Watched:
     def __init__(self, inner: Policy) -> None:
         self._inner = inner
         self.name = inner.name
+        self.renderer = getattr(inner, "renderer", None)
 
     @property
     def weights(self) -> str:
@@ -101,7 +102,8 @@ def play(
     task: Annotated[int, typer.Option(metavar="N", help="Which task of the split, from 0.")] = 0,
     split: Annotated[Split, typer.Option(help="The side of the split to take it from.")] = Split.TEST,
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Watch a model: pocket, pocket-large, a folder, ORG/NAME.")
+        str | None,
+        typer.Option(metavar="NAME", help="Watch a model: pocket, pocket-large, a folder, ORG/NAME, http://HOST/v1."),
     ] = None,
     random: Annotated[bool, typer.Option("--random", help="Watch uniform chance play.")] = False,
     solution: Annotated[bool, typer.Option("--solution", help="Watch the known solution.")] = False,
@@ -125,7 +127,7 @@ def play(
     chosen = _task(tasks, split, task)
     tell(f"task {task} of the {split} tasks of {tasks}, at most {chosen.limit} turns")
     player, role = _player(model, random, bool(context or retrieve), chosen if solution else None)
-    player = _reminded(player, bank, chosen, retrieve, model, embed)
+    player = _reminded(player, bank, chosen, retrieve, embed)
     notes = _context(bank, context, chosen) if context is not None else None
     try:
         episode = _episode(player, chosen, notes, seed)
@@ -176,9 +178,9 @@ def _player(model: str | None, random: bool, reads_notes: bool, solved: Task | N
         return _Watched(RandomPolicy()), "random"
     if model is None:
         return _Person(), "human"
-    from cli.models import policy
+    from cli.models import player
 
-    return _Watched(policy(model)), "teacher" if reads_notes else "student"
+    return _Watched(player(model)), "teacher" if reads_notes else "student"
 
 
 def _context(bank: str, name: str, task: Task) -> Context:
@@ -189,21 +191,16 @@ def _context(bank: str, name: str, task: Task) -> Context:
         return about(opened.context(name), [task])
 
 
-def _reminded(player: Policy, bank: str, task: Task, when: When | None, model: str | None, embed: str | None) -> Policy:
+def _reminded(player: Policy, bank: str, task: Task, when: When | None, embed: str | None) -> Policy:
     if when is None:
         return player
-    from cli.models import token_counter
+    from cli.models import counter
     from cli.notes import reminder
     from experience_bank import Bank
 
     with Bank.open(bank, "r") as opened:
-        remind = reminder(opened, task.scope, when, token_counter(model) if model else _words, embed)
+        remind = reminder(opened, task.scope, when, counter(player), embed)
     return remind(player, [task])
-
-
-def _words(text: str) -> int:
-    """Length of a text for players without tokens."""
-    return len(text.split())
 
 
 def _episode(player: Policy, task: Task, notes: Context | None, seed: int) -> Episode:

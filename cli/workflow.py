@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import envs
+from cli.models import counter
 from experience_bank import consolidate, extract, system_prompt
 from opcd_agents.errors import EngineError, MissingError, UsageError
 from opcd_agents.pocket.operators import sample_operator
@@ -22,7 +23,6 @@ from opcd_agents.scores import GapClosed, tally
 from opcd_agents.types import Context, Episode, Outcome, Score, Split, Task
 
 if TYPE_CHECKING:
-    from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.types import Policy
 
 BUDGET = 512  # tokens of a context
@@ -148,7 +148,7 @@ class World:
     context: Context
 
 
-def house_world(policy: HuggingFacePolicy, house: int, wanted: Split, starts: int = 3, episodes: int = 64) -> World:
+def house_world(policy: Policy, house: int, wanted: Split, starts: int = 3, episodes: int = 64) -> World:
     """A house that the policy explores (training tasks), with the notes that come of it.
 
     Args:
@@ -164,7 +164,7 @@ def house_world(policy: HuggingFacePolicy, house: int, wanted: Split, starts: in
     played = gather(policy, split(near, Split.TRAIN), episodes, seed=house)
     lessons = extract((str(i), episode) for i, episode in enumerate(played))
     known = [(str(i), lesson) for i, lesson in enumerate(lessons) if lesson.scope == near[0].scope]
-    context = consolidate(known, policy.renderer.count, BUDGET)
+    context = consolidate(known, counter(policy), BUDGET)
     return World(tuple(split(near, wanted)), context)
 
 
@@ -175,14 +175,14 @@ def operator_world(seed: int, held_out: bool, count_tokens: Callable[[str], int]
     return World(tuple(tasks), system_prompt(f"Notes: {operator.rule}", tasks[0].scope, count_tokens))
 
 
-def retained_worlds(policy: HuggingFacePolicy, seed: int) -> list[World]:
+def retained_worlds(policy: Policy, seed: int) -> list[World]:
     """Two houses with notes and two operators with definitions that no distillation of this seed has seen."""
     first = _RETAINED + 10 * seed
     houses = [house_world(policy, first + i, Split.TEST) for i in range(2)]
-    return houses + [operator_world(first + i, True, policy.renderer.count) for i in range(2)]
+    return houses + [operator_world(first + i, True, counter(policy)) for i in range(2)]
 
 
-def play_worlds(policy: HuggingFacePolicy, worlds: Sequence[World], episodes: int, seed: int) -> list[Episode]:
+def play_worlds(policy: Policy, worlds: Sequence[World], episodes: int, seed: int) -> list[Episode]:
     """Play so many episodes in each world, with its context."""
     return [e for w in worlds for e in gather(policy, w.tasks, episodes, seed=seed, context=w.context)]
 

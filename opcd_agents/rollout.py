@@ -52,6 +52,9 @@ class _Slot:
     def take(self, reply: Reply) -> None:
         """Act on a reply."""
         assert self.env is not None
+        if reply.error:
+            self.outcome, self.error = Outcome.FAILED, reply.error
+            return
         try:
             observation, reward, terminated, truncated, info = self.env.step(reply.text)
         except Exception as error:

@@ -253,7 +253,7 @@ class Reply:
     """What a policy says: text, and its ids where it has tokens.
 
     `prompt_ids` are the ids that were new in front of this reply, `admissible` the commands it chose among, where it was
-    told any.
+    told any. `error` says why there is no reply: it ends the episode as failed.
     """
 
     text: str
@@ -261,6 +261,7 @@ class Reply:
     sampled_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
     admissible: tuple[str, ...] = ()
+    error: str = ""
 
 
 class Session(Protocol):

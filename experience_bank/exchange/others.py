@@ -19,17 +19,12 @@ from typing import Any, Final
 from experience_bank.exchange.files import Source
 from experience_bank.exchange.intake import Foreign, Intake, reading
 from experience_bank.scopes import GLOBAL
+from opcd_agents.disarm import SPECIAL
 from opcd_agents.types import Lesson
 
 MOST_VOTES: Final = 100  # of each kind for a lesson; a counter is a text that anybody can edit
 _MOST_SIGNS: Final = 2000
 _DROPPED: Final = ("Cc", "Cf", "Cs", "Co")
-_SPECIAL: Final = re.compile(
-    r"<\|[^<>]{0,80}\|>|<</?SYS>>|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|BOS|EOS)\]"
-    r"|</?(?:s|bos|eos|pad|unk|mask|im_start|im_end|start_of_turn|end_of_turn|begin_of_text|end_of_text"
-    r"|system|user|assistant|think|tool_call|tool_response)>",
-    re.IGNORECASE,
-)
 _ITEM: Final = re.compile(r"\s*(?:[-*]\s*)?\**EXPERIENCE ITEM\**\s*:\**\s*(.*)", re.IGNORECASE)
 _BULLET: Final = re.compile(r"\s*(?:[-*]\s*)?\[([^\]]{1,100})\]\s*helpful=(\d{1,9})\s*harmful=(\d{1,9})\s*::\s*(.*)")
 _HEADING: Final = re.compile(r"\s*#+\s*(.*)")
@@ -51,7 +46,7 @@ def fault(statement: str) -> str | None:
         return "says nothing"
     if len(statement) > _MOST_SIGNS:
         return f"is longer than {_MOST_SIGNS} characters"
-    if _SPECIAL.search(unicodedata.normalize("NFKC", statement)):
+    if SPECIAL.search(unicodedata.normalize("NFKC", statement)):
         return "holds what looks like a special token"
     return None
 

@@ -10,7 +10,7 @@ from experience_bank.writing.quote import fenced, mark
 from experience_bank.writing.records import Known, Shown, fitting, unfit
 from experience_bank.writing.statements import LONGEST, RefusedError
 from experience_bank.writing.templates import Prompts
-from opcd_agents.types import Info, Policy
+from opcd_agents.types import Info, Policy, Reply
 
 STREAM: Final = 1_000_003  # as in `rollout.play`: what comes of two seeds does not meet
 _TOGETHER: Final = 16  # prompts that a model answers side by side
@@ -70,7 +70,7 @@ def ask(writer: Writer, questions: Sequence[Question]) -> Iterator[Batch]:
         session = writer.policy.begin(None, [question.seed for question in part])
         replies = session.reply(heard) if heard else {}
         for slot, (question, (batch, shown)) in enumerate(zip(part, ready, strict=True)):
-            yield _answered(question, batch, shown, replies[slot].text) if slot in replies else batch
+            yield _answered(question, batch, shown, replies[slot]) if slot in replies else batch
 
 
 def _ready(writer: Writer, question: Question) -> tuple[Batch, tuple[Shown, ...]]:
@@ -97,8 +97,10 @@ def _prompt(writer: Writer, question: Question, shown: Sequence[Shown]) -> str:
     return writer.prompts.fill(question.scheme, values | told_once)
 
 
-def _answered(question: Question, batch: Batch, shown: Sequence[Shown], raw: str) -> Batch:
+def _answered(question: Question, batch: Batch, shown: Sequence[Shown], reply: Reply) -> Batch:
+    if reply.error:
+        return replace(batch, failed=reply.error)
     try:
-        return replace(batch, raw=raw, deltas=question.read(raw, shown))
+        return replace(batch, raw=reply.text, deltas=question.read(reply.text, shown))
     except RefusedError as error:
-        return replace(batch, raw=raw, failed=str(error))
+        return replace(batch, raw=reply.text, failed=str(error))

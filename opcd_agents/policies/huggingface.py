@@ -7,7 +7,6 @@ Knows no environment and no loss.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from os.path import commonprefix
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from opcd_agents.policies.cache import RowCache
+from opcd_agents.policies.conversation import Conversation
 from opcd_agents.policies.loading import head_of, weights_hash
 from opcd_agents.policies.sampling import draw
 from opcd_agents.render import Renderer
@@ -73,31 +73,6 @@ class HuggingFacePolicy:
         ]
 
 
-@dataclass
-class _Row:
-    """One conversation. `ids` are its last prompt and reply; the cache has seen all of them but the last."""
-
-    heard: list[str] = field(default_factory=list[str])
-    said: list[str] = field(default_factory=list[str])
-    ids: list[int] = field(default_factory=list[int])
-
-    def hear(self, observation: str, renderer: Renderer, context: str | None) -> tuple[list[int], list[int]]:
-        """Go on to the next reply.
-
-        Returns:
-            The prompt as it is recorded, and all ids up to the reply; the same but where an earlier row goes on.
-        """
-        self.heard.append(observation)
-        if not self.said:
-            whole = renderer.opening(context, observation)
-        elif renderer.history == "append":
-            new = renderer.following(self.ids[-1:], observation)
-            return new, self.ids + new
-        else:
-            whole = renderer.prompt(context, self.heard, self.said)
-        return whole, whole
-
-
 class _Session:
     """Conversations, some at a time. A row of the cache is dropped when its slot ends and added when one begins."""
 
@@ -108,14 +83,14 @@ class _Session:
         self._slots: list[int] = []  # whose rows they are
         self._cache: RowCache | None = None
         self._prefix: tuple[list[int], RowCache] | None = None
-        self._rows: dict[int, _Row] = {}
+        self._rows: dict[int, Conversation] = {}
 
     @torch.inference_mode()
     def reply(self, heard: Mapping[int, tuple[str, Info]]) -> dict[int, Reply]:
         """Answer each slot's observation."""
         renderer = self._policy.renderer
         fresh = [slot for slot in sorted(heard) if slot not in self._rows]
-        self._rows |= {slot: _Row() for slot in fresh}
+        self._rows |= {slot: Conversation() for slot in fresh}
         prompts = {slot: self._rows[slot].hear(text, renderer, self._context) for slot, (text, _) in heard.items()}
         hidden = self._prefill({slot: whole for slot, (_, whole) in prompts.items()}, fresh)
         assert self._cache is not None
@@ -124,9 +99,8 @@ class _Session:
         replies: dict[int, Reply] = {}
         for slot, mine, scores in zip(self._slots, ids, logprobs, strict=True):
             prompt, whole = prompts[slot]
-            row, text = self._rows[slot], renderer.text(mine)
-            row.ids = whole + mine
-            row.said.append(text)
+            text = renderer.text(mine)
+            self._rows[slot].say(text, whole + mine)
             replies[slot] = Reply(text, tuple(prompt), tuple(mine), tuple(scores))
         return replies
 

@@ -134,6 +134,21 @@ def quiet_peft() -> Generator[None]:
         yield
 
 
+def load_renderer(model: str) -> Renderer:
+    """The renderer of a model's tokenizer, without the model.
+
+    Raises:
+        ModelError: There is no such model, or its tokenizer has no chat template that can be used.
+    """
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(model, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"wanted the tokenizer of a model, got {model!r}: {error!s:.200}") from error
+    if not tokenizer.chat_template:
+        raise ModelError(f"wanted a tokenizer with a chat template, got {model!r} without one (a base model?)")
+    return Renderer(tokenizer)
+
+
 def positions(network: PreTrainedModel) -> int | None:
     """The longest row that the model was made for; None where its config does not say."""
     return getattr(network.config, "max_position_embeddings", None)

@@ -7,7 +7,7 @@ import sys
 
 from experience_bank import Bank
 
-RECIPE = "updates = 2\nepisodes = 4\nanchors = 2\nvalidate = 2\nvalidation_episodes = 4\npreflight = 6\n"
+RECIPE = "updates = 2\nepisodes = 4\nanchors = 0\nvalidate = 2\nvalidation_episodes = 4\npreflight = 6\n"
 
 
 def launched(*args, how="--multi_gpu"):

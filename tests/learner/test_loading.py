@@ -114,7 +114,7 @@ def test_what_an_adapter_was_trained_on_into_is_saved_whole(adapter, tmp_path, l
     after = said_by(policy.network)
     assert not torch.allclose(after, logits)
     run = RunFolder.create(tmp_path / "run", RUN)
-    save_model(policy, run, Distilled(roles.adapter or policy.network, 1, 0, 0.0, 0))
+    save_model(policy, run, Distilled(roles.trained(), 1, 0, 0.0, 0))
     torch.testing.assert_close(said_by(load(str(run.path / "model"))[0]), after)
 
 

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from opcd_agents.errors import UsageError
+from opcd_agents.learner.parallel import Alone
+from opcd_agents.learner.roles import cast_roles
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.recipe import Recipe
+
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -90,7 +96,7 @@ def launched(folder, values, processes, how="--multi_gpu", stop=0):
         },
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
     )
     assert done.returncode == 0, done.stderr[:3000]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -117,6 +123,15 @@ def test_two_processes_make_the_update_of_one(tmp_path, values):
 def test_a_sharded_student_makes_the_update_of_a_whole_one(tmp_path, values):
     """Processes with less to learn from stand by, teachers read whole copies, the weights come out whole."""
     compared(tmp_path, values, "--use_fsdp")
+
+
+def test_an_adapter_is_not_sharded(monkeypatch, network, renderer):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    workers = Alone()
+    workers.size = 2
+    policy = HuggingFacePolicy(network, renderer, "tiny")
+    with pytest.raises(UsageError, match="wanted whole weights with FSDP"):
+        cast_roles(policy, Recipe(lora_rank=2), lambda name: network, workers)
 
 
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path):

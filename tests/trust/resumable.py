@@ -48,9 +48,8 @@ def run(folder, every=1, stop=0, room=0, told=None):
             told.send(line["update"])
 
     torch.set_num_threads(1)
-    np.random.seed(1)
-    random.seed(1)
     policy = HuggingFacePolicy(tiny(len(tokenizer())), Renderer(tokenizer()), "tiny")
+    chance = list(_chance())
     resume = (folder / "config.json").exists()
     where = RunFolder.open(folder) if resume else RunFolder.create(folder, {})
     with mock.patch.object(module, "_UPDATES", every), mock.patch.object(module, "gathered", _noted):
@@ -61,9 +60,9 @@ def run(folder, every=1, stop=0, room=0, told=None):
         except KeyboardInterrupt:
             return
         except OpcdError as error:
-            assert room, error
-            raise SystemExit(9) from error
-    (folder / "chance.json").write_text(json.dumps([_digest(state) for state in _chance()]))
+            raise SystemExit(9 if room else 1) from error
+    generators = {"torch": _digest(chance[0]), "untouched": chance == list(_chance())}
+    (folder / "chance.json").write_text(json.dumps(generators))
 
 
 def run_all(folder, every, stops):

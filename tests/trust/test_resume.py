@@ -56,6 +56,7 @@ def straight(tmp_path_factory):
     found = digests(folder)
     assert len(found["metrics"]) == 30
     assert all("ids" in line for line in found["metrics"])
+    assert json.loads(found["chance"])["untouched"]
     return found
 
 

@@ -42,8 +42,8 @@ def test_the_papers_recipe_leaves_nothing_to_the_model():
 
 
 @pytest.mark.parametrize("name", ["http://localhost:8000/v1", "https://host/v1"])
-def test_endpoints_come_later(name):
-    with pytest.raises(UsageError, match="later"):
+def test_what_needs_weights_takes_no_endpoint(name):
+    with pytest.raises(UsageError, match="weights are here"):
         named.resolve(name)
 
 

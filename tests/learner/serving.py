@@ -1,0 +1,129 @@
+"""A small real server of the OpenAI interface: it answers as vLLM or as a plain server does, with the replies of a tiny model."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """Whose replies it gives, what kind of server it is, and what is wrong with it.
+
+    Attributes:
+        kind: `vllm` (ids and messages), `plain` (messages), `thinker` (messages, but no temperature).
+        faults: What to do wrong, one a request from the front; none: all is well.
+        asked: The bodies that came, but for those of the probe.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, policy, kind="vllm", root=None):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.policy, self.kind, self.root = policy, kind, root
+        self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
+        self.faults: list[str] = []
+        self.asked: list[dict] = []
+        self.key = None
+        self._one = threading.Lock()
+
+    def handle_error(self, request, client_address):
+        pass  # a client that went away
+
+    def completions(self, asked):
+        reply = self._reply(asked["prompt"], asked)
+        choice = {
+            "index": 0,
+            "text": reply.text,
+            "token_ids": list(reply.sampled_ids),
+            "prompt_token_ids": asked["prompt"],
+            "logprobs": {"token_logprobs": list(reply.logprobs)},
+        }
+        return {"choices": [choice]}
+
+    def chat(self, asked):
+        renderer, said = self.policy.renderer, asked["messages"]
+        context = said[0]["content"] if said[0]["role"] == "system" else None
+        by_role = {role: [one["content"] for one in said if one["role"] == role] for role in ("user", "assistant")}
+        reply = self._reply(renderer.prompt(context, by_role["user"], by_role["assistant"]), asked)
+        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": reply.text}}]}
+
+    def _reply(self, prompt, asked):
+        with self._one:
+            self.policy.temperature = asked.get("temperature", 1.0)
+            self.policy.longest = asked.get("max_tokens") or asked["max_completion_tokens"]
+            return self.policy.complete([prompt], [asked.get("seed", 0)])[0]
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def do_GET(self):
+        self._send({"data": [{"id": "tiny", "root": self.server.root or "tiny"}]})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
+            return self._send({"error": {"message": "no"}}, 401)
+        by_ids = self.path == "/v1/completions"
+        if by_ids and server.kind != "vllm":
+            return self._send({"error": {"message": "not here"}}, 404)
+        if server.kind == "thinker" and "temperature" in asked:
+            return self._send({"error": {"message": "Unsupported value: 'temperature'"}}, 400)
+        if asked.get("max_tokens") != 16:
+            server.asked.append(asked)
+        fault = server.faults.pop(0) if server.faults else ""
+        if fault in ("500", "429", "400"):
+            return self._send({"error": {"message": fault}}, int(fault))
+        if fault == "reset":
+            return self.connection.close()
+        if fault == "stall":
+            time.sleep(3)
+        answer = server.completions(asked) if by_ids else server.chat(asked)
+        self._send(spoilt(answer, fault), half=fault == "half")
+
+    def _send(self, body, code=200, half=False):
+        data = json.dumps(body).encode()
+        data = data[: len(data) // 2] if half else data
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format, *args):
+        pass
+
+
+def spoilt(answer, fault):
+    """An answer with something wrong in it."""
+    whole = {"nothing": {"choices": []}, "list": [1], "text": "hello"}
+    if fault in whole:
+        return whole[fault]
+    choice = answer["choices"][0]
+    if "message" in choice:
+        choice["message"] |= {"content": {"content": 7}, "null": {"content": None}}.get(fault, {})
+        return answer
+    logs, ids = choice["logprobs"]["token_logprobs"], choice["token_ids"]
+    wrong = {
+        "nan": {"logprobs": {"token_logprobs": [float("nan"), *logs[1:]]}},
+        "short": {"logprobs": {"token_logprobs": logs[:-1]}},
+        "negative": {"token_ids": [-3, *ids[1:]]},
+        "words": {"token_ids": ["seven", *ids[1:]]},
+        "other tokenizer": {"text": "quite another text"},
+        "other prompt": {"prompt_token_ids": [1]},
+    }
+    choice |= wrong.get(fault, {})
+    return answer
+
+
+def serving(policy, kind="vllm", root=None):
+    """A running server; a generator for a fixture."""
+    with Server(policy, kind, root) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
