@@ -1,23 +1,28 @@
-"""Metrics to tensorboard, trackio or wandb, through accelerate's trackers, in a thread of their own. Knows no metric.
+"""Metrics to tensorboard, trackio or wandb, through accelerate's trackers, each in a process of its own. Knows no metric.
 
-Whatever a tracker does (raise, hang, be gone), the run neither waits for it nor changes: lines are handed over and forgotten. What could
-not be delivered is told once. metrics.jsonl has every line in any case.
+Whatever a tracker does (raise, hang, be gone, register what hangs at exit), the run neither waits for it nor changes: lines are handed over
+and forgotten, and the process is killed in the end if it does not go. What could not be delivered is told once. metrics.jsonl has every
+line in any case.
 """
 
 from __future__ import annotations
 
-import threading
+import signal
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Final, final
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any, Final, final
 
 from cli.console import tell
 from opcd_agents.errors import UnknownNameError
 
+if TYPE_CHECKING:
+    from multiprocessing.context import SpawnProcess
+    from multiprocessing.queues import Queue
+    from pathlib import Path
+
 TRACKERS: Final = {"tensorboard": "TensorBoardTracker", "trackio": "TrackioTracker", "wandb": "WandBTracker"}
-_PATIENCE: Final = 5.0  # seconds that the end of a run waits for what is still to be delivered
+_PATIENCE: Final = 30.0  # seconds that the end of a run waits for what is still to be delivered; a short one may end before its tracker is loaded
 
 _Line = tuple[int, Mapping[str, float]]
 
@@ -44,32 +49,36 @@ class Tracking:
     """
 
     def __init__(self, names: Iterable[str], folder: Path) -> None:
-        self._threads: list[tuple[str, threading.Thread, SimpleQueue[_Line | None]]] = []
+        spawn = get_context("spawn")  # a fork would have locks of torch's threads and nobody to release them
+        self._processes: list[tuple[str, SpawnProcess, Queue[_Line | None]]] = []
         for name in names:
-            lines: SimpleQueue[_Line | None] = SimpleQueue()
-            thread = threading.Thread(target=_deliver, args=(name, folder, lines), name=f"opcd-{name}", daemon=True)
-            thread.start()
-            self._threads.append((name, thread, lines))
+            lines: Queue[_Line | None] = spawn.Queue()
+            process = spawn.Process(target=_deliver, args=(name, folder, lines), name=f"opcd-{name}", daemon=True)
+            process.start()
+            self._processes.append((name, process, lines))
 
     def __enter__(self) -> Tracking:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        for _, _, lines in self._threads:
+        for _, _, lines in self._processes:
             lines.put(None)
-        for name, thread, _ in self._threads:
-            thread.join(_PATIENCE)
-            if thread.is_alive():
+        for name, process, lines in self._processes:
+            process.join(_PATIENCE)
+            if process.is_alive():
                 tell(f"{name} does not answer: what it has not taken by now stands in metrics.jsonl")
+                process.kill()
+            lines.cancel_join_thread()  # nobody reads what is still in there
 
     def log(self, line: Mapping[str, Any]) -> None:
         """Hand over the numbers of a line of metrics."""
         numbers = dict(_numbers("", line))
-        for _, _, lines in self._threads:
+        for _, _, lines in self._processes:
             lines.put((int(line["update"]), numbers))
 
 
-def _deliver(name: str, folder: Path, lines: SimpleQueue[_Line | None]) -> None:
+def _deliver(name: str, folder: Path, lines: Queue[_Line | None]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which says when there are no more lines
     try:
         tracker = _started(name, folder)
         while (line := lines.get()) is not None:

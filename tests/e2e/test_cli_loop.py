@@ -205,6 +205,27 @@ def test_a_failed_start_takes_no_run_folder(opcd, bank, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("named", "code", "words"),
+    [
+        ('teacher = "froozen"', 2, "'froozen'"),
+        ('teacher = "./no-such-folder"', 2, "no-such-folder"),
+        ('teacher = "http://127.0.0.1:9/v1"\ndivergence = "sampled"', 1, "wanted an endpoint at"),
+        ('contexts = "solution"', 2, "without one"),
+        ('rollouts = "replay"', 2, "to replay"),
+    ],
+)
+def test_what_is_missing_is_told_before_a_run_is_begun(opcd, tmp_path, named, code, words):
+    recipe, text, bank = tmp_path / "r.toml", tmp_path / "text", tmp_path / "bank.db"
+    recipe.write_text(named)
+    text.write_text("Notes: a # b is the last digit of 1 a plus 6 b.")
+    assert opcd("bank", "context", "operator/1#6", "--text", text, "--bank", bank).code == 0
+    done = opcd("distill", "operator:1#6", "--bank", bank, "--recipe", recipe, "--out", tmp_path / "run")
+    assert (done.code, words in done.err) == (code, True), done.err
+    assert "measure" not in done.err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("config", ["{}", "[]", '{"model": "pocket"}'])
 def test_a_damaged_run_cannot_be_resumed(opcd, tmp_path, config):
     (tmp_path / "config.json").write_text(config)

@@ -1,17 +1,20 @@
 """The loop: a stopped run goes on to the bit, every method runs, anchors and validation do what they say."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from opcd_agents.errors import UsageError
-from opcd_agents.learner.contexts import Fixed
-from opcd_agents.learner.distill import Subject, distill
+from opcd_agents.errors import EngineError, UsageError
+from opcd_agents.learner.contexts import Fixed, Nothing
+from opcd_agents.learner.distill import Subject, _adapted, distill
+from opcd_agents.learner.roles import cast_roles
 from opcd_agents.learner.rows import anchor, example
 from opcd_agents.pocket.houses import Goal, sample_house
 from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.policies.loading import weights_hash
 from opcd_agents.recipe import Recipe
 from opcd_agents.rollout import play
 from opcd_agents.runs import RunFolder
@@ -119,3 +122,90 @@ def test_both_rows_come_from_one_episode_whoever_played(tokenizer, renderer):
 def test_validation_tasks_are_wanted(tokenizer, renderer, subject, tmp_path):
     with pytest.raises(UsageError, match="validation tasks"):
         run(tokenizer, renderer, replace(subject, validation=[]), replace(RECIPE, updates=5), tmp_path / "none")
+
+
+class Broken(PlainHouse):
+    """A game whose engine is gone."""
+
+    def reset(self, *, seed=None, options=None):
+        raise EngineError("no z-machine here")
+
+
+class BrokenLater(PlainHouse):
+    """A game that can be trained on, but not be validated on."""
+
+    def reset(self, *, seed=None, options=None):
+        if self.task in TASKS[4:]:
+            raise EngineError("no z-machine there")
+        return super().reset(seed=seed, options=options)
+
+
+@pytest.mark.parametrize(("game", "lines"), [(Broken, 0), (BrokenLater, 4)])
+def test_a_run_without_an_episode_fails_early(tokenizer, renderer, subject, tmp_path, game, lines):
+    with pytest.raises(EngineError, match=r"every episode failed.*no z-machine") as raised:
+        run(tokenizer, renderer, replace(subject, make_env=game), RECIPE, tmp_path / "run")
+    assert raised.value.exit_code == 1
+    assert len(RunFolder.open(tmp_path / "run").metrics()) == lines
+
+
+@pytest.mark.parametrize("method", ["sft", "grpo"])
+def test_who_reads_no_context_needs_none(tokenizer, renderer, subject, tmp_path, method):
+    recipe = replace(
+        RECIPE, method=method, updates=2, anchors=0, validate=0, **({"group": 2} if method == "grpo" else {})
+    )
+    bare = replace(subject, contexts=Nothing())
+    _, _, lines = run(tokenizer, renderer, bare, recipe, tmp_path / method)
+    assert len(lines) == 2
+    for reads in (RECIPE, replace(recipe, nca=0.1)):
+        with pytest.raises(UsageError, match="wanted a context to learn from"):
+            run(tokenizer, renderer, bare, reads, tmp_path / f"{reads.method}-{reads.nca}")
+
+
+def test_the_teacher_that_is_named_plays(tokenizer, renderer):
+    policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
+    other, off = tiny(len(tokenizer), seed=8), replace(RECIPE, method="off-policy")
+    weights = {
+        "frozen": policy.weights,
+        "another": weights_hash(other),
+        "ema": policy.weights,
+        "live": policy.weights,
+    }
+    for name, expected in weights.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a live one
+            roles = cast_roles(policy, replace(off, teacher=name), lambda name: other)
+        assert roles.informed is not None
+        assert roles.informed.weights == expected
+        assert cast_roles(policy, RECIPE, lambda name: other).informed is None
+
+
+def test_an_adapter_is_off_while_the_frozen_teacher_plays(tokenizer, renderer):
+    policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
+    (expected,) = play(policy, TASKS[:1], PlainHouse, context=CONTEXT)
+    roles = cast_roles(policy, replace(RECIPE, method="off-policy", lora_rank=2, longest=4, temperature=1.0), None)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in policy.network.named_parameters():
+            if "lora_" in name:
+                parameter.add_(1.0)
+    assert roles.informed is not None
+    (episode,) = play(roles.informed, TASKS[:1], PlainHouse, context=CONTEXT)
+    assert [turn.sampled_ids for turn in episode.turns] == [turn.sampled_ids for turn in expected.turns]
+
+
+@pytest.mark.parametrize(("held", "end"), [(1e9, 3.0 * 1024), (0.0, 3.0 / 1024)])
+def test_the_weight_of_anchors_has_bounds(held, end):
+    recipe = replace(RECIPE, hold=3.0, hold_target=0.1)
+    hold = recipe.hold
+    for _ in range(50):
+        hold = _adapted(hold, held * hold, recipe)
+    assert hold == end
+
+
+def test_an_adapter_stays_off_attention_where_feed_forward_is_trained(tokenizer, renderer):
+    policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
+    roles = cast_roles(policy, replace(RECIPE, weights="feed-forward", lora_rank=2, lora_alpha=1.5), None)  # type: ignore[arg-type]
+    trained = [name for name, p in policy.network.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 3 * 2
+    assert all(".mlp." in name and "lora_" in name for name in trained)
+    assert policy.network.get_decoder().layers[0].mlp.up_proj.scaling["default"] == 0.75
+    assert roles.adapter.peft_config["default"].lora_alpha == 1.5

@@ -223,3 +223,37 @@ def test_a_checkpoint_keeps_who_follows(network, examples, tmp_path, make):
     another = Learner(copy.deepcopy(fresh), Frozen(copy.deepcopy(fresh)), ReverseKL(), Settings(lr=1e-3))
     with pytest.raises(CheckpointError, match="another teacher"):
         checkpoint.restore(another, tmp_path / "c")
+
+
+@pytest.mark.parametrize("by", [-20, 20])
+def test_heads_that_are_padded_differently_are_compared_over_the_ids_that_both_know(tokenizer, examples, by):
+    """Against plain autograd over those ids."""
+    student, known = tiny(len(tokenizer) + 30), len(tokenizer) + 30 + min(by, 0)
+    other = tiny(len(tokenizer) + 30 + by, seed=3)
+    first = copy.deepcopy(student)
+    teacher = Frozen(other, len(tokenizer) + 30)
+    assert teacher.vocabulary == known
+    metrics = Learner(student, teacher, ReverseKL(), Settings(lr=0.0, clip=1e9)).update(examples)
+    q = torch.log_softmax(logits_of(other, [e.teacher for e in examples])[:, :known], -1).detach()
+    p = torch.log_softmax(logits_of(first, [e.student for e in examples])[:, :known], -1)
+    loss = (p.exp() * (p - q)).sum(-1).mean()
+    loss.backward()
+    assert metrics.loss == pytest.approx(loss.item(), rel=1e-4)
+    for mine, theirs in zip(student.parameters(), first.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, atol=1e-4, rtol=1e-3)
+
+
+def logits_of(network, rows):
+    return student_states(network, rows) @ head_of(network).weight.T
+
+
+def test_an_ensemble_is_over_the_ids_that_all_know(tokenizer):
+    models = [tiny(len(tokenizer) + more, seed=more) for more in (4, 0, 9)]
+    teacher = Ensemble([(Frozen(one), 1.0) for one in models])
+    assert teacher.vocabulary == len(tokenizer) == said(teacher).shape[1]
+
+
+def test_mixtures_are_no_members(network):
+    mixture = TrustRegion(copy.deepcopy(network), network, 0.1)
+    with pytest.raises(UsageError, match="single models"):
+        Ensemble([(Frozen(network), 1.0), (mixture, 1.0)])

@@ -1,13 +1,18 @@
 """Trackers: lines arrive, and one that raises or hangs neither stops nor slows a run."""
 
-import time
-from typing import ClassVar
+import json
+import os
+import subprocess
+import sys
+from ast import literal_eval
+from pathlib import Path
 
 import pytest
 
 from cli import trackers
 from opcd_agents.errors import UnknownNameError
 
+ROOT = Path(__file__).parents[2]
 LINE = {
     "update": 1,
     "loss": 0.5,
@@ -19,65 +24,82 @@ LINE = {
 }
 
 
-class Tracker:
-    """As accelerate's: started, told lines, finished."""
+WANDB = """
+import atexit, pathlib, sys, time
+told, fault = pathlib.Path({told!r}), {fault!r}
 
-    told: ClassVar[list[object]] = []
-    requires_logging_directory = False
-    main_process_only = True
+def heard(word):
+    with told.open("a") as file:
+        file.write(repr(word) + "\\n")
+    if fault == "hangs at " + str(word if isinstance(word, str) else "log"):
+        time.sleep(600)
+    if fault == "raises at " + str(word if isinstance(word, str) else "log"):
+        raise RuntimeError("no \\x1b[31mkey")
 
-    def __init__(self, name):
-        self.name = name
-
-    def start(self):
-        self.told.append("start")
-
+class Run:
     def log(self, values, step):
-        self.told.append((step, values))
+        heard((step, values))
 
     def finish(self):
-        self.told.append("finish")
+        heard("finish")
+
+def init(project):
+    if fault == "hangs at exit":
+        atexit.register(time.sleep, 600)
+    heard("init")
+    return Run()
+"""
+PROGRAM = """
+import json, sys
+from pathlib import Path
+from cli import trackers
+
+if __name__ == "__main__":
+    trackers._PATIENCE = float(sys.argv[2])
+    with trackers.Tracking(["wandb"], Path(sys.argv[1])) as tracking:
+        for line in json.load(sys.stdin):
+            tracking.log(line)
+    print("over")
+    sys.exit(7)
+"""
 
 
-@pytest.fixture
-def tracker(monkeypatch):
-    kind = type("Own", (Tracker,), {"told": []})
-    monkeypatch.setattr("accelerate.tracking.WandBTracker", kind)
-    return kind
+def tracked(folder, lines, fault="", patience=60.0):
+    """A run with a wandb that has a fault, in a process whose end is waited for: what wandb was told, and how the process ended."""
+    (folder / "wandb.py").write_text(WANDB.format(told=str(folder / "told"), fault=fault))
+    (folder / "program.py").write_text(PROGRAM)
+    path = os.pathsep.join((str(folder), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, str(folder / "program.py"), str(folder), str(patience)], input=json.dumps(lines),
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    told = folder / "told"
+    heard = [literal_eval(line) for line in told.read_text().splitlines()] if told.exists() else []
+    return heard, done
 
 
-def test_numbers_arrive_with_their_names(tracker, tmp_path):
-    with trackers.Tracking(["wandb"], tmp_path) as tracking:
-        tracking.log(LINE)
-        tracking.log(LINE | {"update": 2})
+def test_numbers_arrive_with_their_names(tmp_path):
+    heard, done = tracked(tmp_path, [LINE, LINE | {"update": 2}])
     numbers = {"update": 1, "loss": 0.5, "won": 1, "kl_by_turn/0": 0.1, "kl_by_turn/2": 0.3, "kl_by_class/first": 0.2}
-    assert tracker.told == ["start", (1, numbers), (2, numbers | {"update": 2}), "finish"]
+    assert heard == ["init", (1, numbers), (2, numbers | {"update": 2}), "finish"]
+    assert (done.returncode, done.stdout, done.stderr) == (7, "over\n", "")
 
 
-@pytest.mark.parametrize("method", ["start", "log", "finish"])
-def test_one_that_raises_is_left_alone(tracker, tmp_path, monkeypatch, method, capsys):
-    def fail(*args, **kwargs):
-        raise RuntimeError("no \x1b[31mkey")
-
-    monkeypatch.setattr(tracker, method, fail)
-    with trackers.Tracking(["wandb"], tmp_path) as tracking:
-        for update in range(3):
-            tracking.log(LINE | {"update": update})
-    said = capsys.readouterr().err
-    assert "wandb failed and is left alone" in said
-    assert "\x1b" not in said
+@pytest.mark.parametrize("method", ["init", "log", "finish"])
+def test_one_that_raises_is_left_alone(tmp_path, method):
+    _, done = tracked(tmp_path, [LINE] * 3, f"raises at {method}")
+    assert (done.returncode, done.stdout) == (7, "over\n")
+    assert "wandb failed and is left alone" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize("method", ["start", "log", "finish"])
-def test_one_that_hangs_holds_nothing_up(tracker, tmp_path, monkeypatch, method, capsys):
-    monkeypatch.setattr(tracker, method, lambda *args, **kwargs: time.sleep(60))
-    monkeypatch.setattr(trackers, "_PATIENCE", 0.2)
-    began = time.perf_counter()
-    with trackers.Tracking(["wandb"], tmp_path) as tracking:
-        for update in range(1000):
-            tracking.log(LINE | {"update": update})
-    assert time.perf_counter() - began < 5
-    assert "does not answer" in capsys.readouterr().err
+@pytest.mark.parametrize("method", ["init", "log", "exit"])
+def test_one_that_hangs_holds_nothing_up(tmp_path, method):
+    """Not even at the end of the process, and however many lines it did not take."""
+    heard, done = tracked(tmp_path, [LINE] * 2000, f"hangs at {method}", patience=15.0 if method == "exit" else 1.0)
+    assert (done.returncode, done.stdout) == (7, "over\n")
+    assert "does not answer" in done.stderr
+    assert ("finish" in heard) is (method == "exit")
 
 
 def test_tensorboard_itself(tmp_path):
