@@ -46,9 +46,8 @@ def summary(passes: Sequence[Seen]) -> Mapping[str, Any]:
         return {}
     replies = [reply for one in passes for example in one.examples for reply in _replies(example)]
     places = [(turn, kind) for turn, ids in replies for kind, learnt in ids if learnt]
-    kept = torch.tensor([learnt for _, ids in replies for _, learnt in ids])
     losses = torch.cat([one.losses for one in passes])
-    kept = kept.to(losses.device)
+    kept = torch.tensor([learnt for _, ids in replies for _, learnt in ids], device=losses.device)
     turns = torch.tensor([turn for turn, _ in places], device=losses.device)
     kinds = torch.tensor([CLASSES.index(kind) for _, kind in places], device=losses.device)
     found: dict[str, Any] = {

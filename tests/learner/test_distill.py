@@ -208,4 +208,4 @@ def test_an_adapter_stays_off_attention_where_feed_forward_is_trained(tokenizer,
     assert len(trained) == 2 * 3 * 2
     assert all(".mlp." in name and "lora_" in name for name in trained)
     assert policy.network.get_decoder().layers[0].mlp.up_proj.scaling["default"] == 0.75
-    assert roles.adapter.peft_config["default"].lora_alpha == 1.5
+    assert roles.trained().peft_config["default"].lora_alpha == 1.5
