@@ -37,6 +37,7 @@ _FROM_ONE: Final = (
     "teacher_every",
     "group",
     "row_tokens",
+    "slots",
 )
 _FROM_NOUGHT: Final = (
     "sampled", "lr", "clip", "pull", "temperature", "anchors", "hold", "hold_target", "validate", "entry_clip", "importance", "nca",
@@ -79,7 +80,8 @@ class Recipe:
         method: `opcd`: the student plays, reverse KL to the teacher. `off-policy`: the teacher plays with the context, forward KL. `sft`: the
             student plays, the likelihood of its won episodes. `grpo`: the student plays `group` episodes a task, likelihood
             weighted by how much better than its group an episode did.
-        divergence: Other than the method's own: `reverse`, `forward`, `jsd` (with `beta`), or `sampled`: the sampled id alone.
+        divergence: Other than the method's own: `reverse`, `forward`, `jsd` (with `beta`), or `sampled`: the sampled id alone, at the
+            temperature it was sampled at.
         beta: Of `jsd`: from 0, forward, to 1, reverse.
         support: Ids that are compared: `exact` (all), or the `top_k` of `student`, `teacher` or their `union`.
         top_k: See `support`.
@@ -101,6 +103,7 @@ class Recipe:
             Methods are compared at equal budgets of it.
         episodes: Episodes played for each update.
         group: Of `grpo`: episodes of one task; divides `episodes`.
+        slots: Most episodes that are played at a time; where one ends, the next begins. What is played does not depend on it.
         lr: Peak learning rate.
         clip: Largest norm of the gradient; 0: no limit. Spikes that pass it swell Adam's second moment for many updates.
         pull: How much of the way back to the initial weights each update goes, at the peak of the learning rate; falls
@@ -110,8 +113,9 @@ class Recipe:
         lora_alpha: Its scale; 0: twice the rank.
         dtype: Of weights and passes; optimiser and divergence stay float32.
         checkpointing: Compute activations again in the backward pass instead of keeping them.
-        row_tokens: Most ids of one forward pass of the learner, padding included.
-        average: `token` or `sequence` (Eq. 1 of the paper).
+        row_tokens: Most ids of one forward pass of student or teacher in the learner, padding and context included.
+        average: `token`: mean over all sampled ids; `sequence`: over episodes of each one's mean (Eq. 1 of the paper, whose y is all that
+            is said in one episode), whatever the `history`.
         temperature: Sampling temperature of whoever plays.
         longest: Most ids of one reply.
         anchors: Conversations about other worlds, with their own notes, in each update; there the student is held
@@ -148,6 +152,7 @@ class Recipe:
     sampled: int = 0
     episodes: int = 64
     group: int = 8
+    slots: int = 64
     lr: float = 5e-6
     clip: float = 1.0
     pull: float = 0.0
@@ -186,6 +191,7 @@ class Recipe:
                 f"recipe: wanted a group of at least 2 that divides episodes, got {self.group} and {self.episodes}"
             )
         self._refuse_odd_teachers()
+        self._refuse_other_samples()
         self._refuse_what_means_nothing()
 
     @property
@@ -233,6 +239,22 @@ class Recipe:
                     "recipe: an endpoint tells too little to be cooled or heated; wanted kl_temperature = 1, "
                     f"got {self.kl_temperature:g}"
                 )
+
+    def _refuse_other_samples(self) -> None:
+        """What learns from sampled ids alone must know what they were drawn from."""
+        if self.temperature == 0 and (self.method == "grpo" or self.divergence == "sampled"):
+            raise UsageError(
+                "recipe: wanted a temperature above 0 for method = 'grpo' or divergence = 'sampled', which learn from chance, got 0"
+            )
+        if self.divergence == "sampled" and self.method == "off-policy":
+            raise UsageError(
+                "recipe: wanted ids that the student sampled for divergence = 'sampled', got method = 'off-policy'; use 'opcd'"
+            )
+        if self.divergence == "sampled" and self.temperature != 1 and is_endpoint(self.teacher):
+            raise UsageError(
+                "recipe: an endpoint tells log-probabilities at temperature 1 only, and divergence = 'sampled' compares at the temperature of "
+                f"sampling; wanted temperature = 1, got {self.temperature:g}"
+            )
 
     def _refuse_what_means_nothing(self) -> None:
         defaults = {field.name: field.default for field in fields(self)}

@@ -29,7 +29,7 @@ History = Literal["append", "per_turn"]
 
 _MARK = "\ue000{}\ue001"  # private-use characters: no template trims or alters them
 _USER, _SYSTEM, _REPLY = ("user",), ("system", "user"), ("user", "assistant", "user")
-_THOUGHT_END = "</think>"
+_THOUGHT_BEGIN, _THOUGHT_END = "<think>", "</think>"
 _THOUGHT = "<think>\nI think.\n</think>\n\nI say."
 
 
@@ -121,13 +121,18 @@ class Renderer:
         return self._tokenizer.decode(list(kept), skip_special_tokens=False)
 
     def thought(self, sampled: Sequence[int]) -> int:
-        """How many of a reply's ids are thinking, up to the end of its last `</think>`."""
+        """How many of a reply's ids are thinking, up to the end of its last `</think>`; all, where a thought was cut off.
+
+        A thought is begun by the reply itself, or by what the template puts in front of it.
+        """
         text = self.text(sampled)
+        whole = self._scaffold(_USER)[-1] + text
+        if whole.rfind(_THOUGHT_BEGIN) > whole.rfind(_THOUGHT_END):
+            return len(sampled)
         ends = text.count(_THOUGHT_END)
         if not ends:
             return 0
-        whole = range(len(sampled) + 1)
-        return bisect_left(whole, ends, key=lambda n: self.text(sampled[:n]).count(_THOUGHT_END))
+        return bisect_left(range(len(sampled) + 1), ends, key=lambda n: self.text(sampled[:n]).count(_THOUGHT_END))
 
     @property
     def vocabulary(self) -> dict[str, int]:

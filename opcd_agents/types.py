@@ -204,7 +204,10 @@ class Example:
         teacher: With it.
         learnt: Which of the sampled ids are learnt from; empty: all of them.
         drawn: Log-probability of each sampled id as it was drawn, for importance weights; empty where it is not known.
-        weight: Factor of the row's loss; an advantage, of either sign, for policy gradients.
+        weight: Factor of the row's loss; an advantage, of either sign, for policy gradients. A row of weight 0 counts in means
+            and costs no pass.
+        episode: Rows of one episode have the same number, in an update; None: the row is an episode of its own.
+        turn: Number of the row's first reply in its episode, from 0.
 
     Raises:
         AlignmentError: The rows differ in what was sampled, nothing was sampled, a row begins with a sampled id (nothing
@@ -216,6 +219,8 @@ class Example:
     learnt: tuple[bool, ...] = ()
     drawn: tuple[float, ...] = ()
     weight: float = 1.0
+    episode: int | None = None
+    turn: int = 0
 
     @property
     def counts(self) -> int:

@@ -10,16 +10,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from opcd_agents.errors import UsageError
 from opcd_agents.learner.contexts import Contexts
 from opcd_agents.learner.parallel import Workers
-from opcd_agents.learner.rows import examples, next_prompt
-from opcd_agents.policies.huggingface import HuggingFacePolicy
-from opcd_agents.policies.loading import positions
+from opcd_agents.learner.rows import Room, examples
 from opcd_agents.recipe import Recipe
 from opcd_agents.render import Renderer
 from opcd_agents.rollout import deal, play
-from opcd_agents.types import Episode, Example, MakeEnv, Policy, Reply, Task, Turn
+from opcd_agents.types import Episode, Example, MakeEnv, Policy, Task, Turn
 
 # Words of doubt: rich contexts take them away, and with them out-of-domain skill (arXiv 2603.24472).
 HEDGES: Final = re.compile(r"\b(wait|hmm|perhaps|maybe|alternatively|possibly|might|let me|actually)\b", re.IGNORECASE)
@@ -33,10 +30,10 @@ class Batch:
 
     Attributes:
         examples: This process's.
-        teaches: Whether any process has one.
+        teaches: Whether any process has one of a weight other than 0.
         won: Share of the episodes that were won, over all processes; None where none was played to its end.
         sampled: Ids sampled, over all processes.
-        spoken: See `spoken`; of this process.
+        spoken: See `spoken`; of this process, and of new replies only.
     """
 
     examples: list[Example]
@@ -54,6 +51,7 @@ def played(
     recipe: Recipe,
     rng: np.random.Generator,
     workers: Workers,
+    room: Room,
     *,
     informed: bool,
 ) -> list[Dealt]:
@@ -67,12 +65,18 @@ def played(
         recipe: How many, and in what groups.
         rng: The update's chance.
         workers: The processes that share the update; a group is never divided.
+        room: How long rows may be.
         informed: Whether the player reads the context.
+
+    Raises:
+        ModelError: A context is too long; nothing was played.
     """
     group = recipe.group if recipe.method == "grpo" else 1
     drawn = deal(tasks, recipe.episodes // group, rng)
     grouped = [[(g * group + i, task) for i in range(group)] for g, task in enumerate(drawn)]
     read = [contexts(task, rng) for task in drawn]
+    for text in dict.fromkeys(read):
+        room.check(text)
     seed = int(rng.integers(2**31))
     mine = [(n, task, read[g]) for g in workers.share(range(len(grouped))) for n, task in grouped[g]]
     found: dict[int, Dealt] = {}
@@ -86,72 +90,40 @@ def played(
             context=text,
             seed=seed,
             streams=streams,
-            slots=max(len(together), 1),
+            slots=recipe.slots,
         )
         found |= {n: (episode, own) for (n, _, own), episode in zip(together, episodes, strict=True)}
     return [found[n] for n, *_ in mine]
 
 
-def replayed(
-    policy: HuggingFacePolicy,
-    stored: Sequence[Episode],
-    contexts: Contexts,
-    recipe: Recipe,
-    rng: np.random.Generator,
-    workers: Workers,
-) -> list[Dealt]:
-    """Only the next reply, on beginnings of stored episodes: no game is needed (OEL, arXiv 2603.16856).
+def marked(
+    episode: Episode, context: str, room: Room, recipe: Recipe, weight: float = 1.0, number: int = 0
+) -> list[Example]:
+    """The examples of an episode: which ids are learnt from, how they were drawn, what they weigh; none where a mask leaves none.
 
     Args:
-        policy: The student.
-        stored: Episodes with token ids, of a student with this tokenizer.
-        contexts: What the teacher reads, chosen for each reply.
-        recipe: How many.
-        rng: The update's chance.
-        workers: The processes that share the update.
-
-    Returns:
-        This process's share: episodes that end with the new reply, of which nothing else is to be learnt.
-
-    Raises:
-        UsageError: No episode has token ids.
+        episode: At least one turn.
+        context: What the teacher reads.
+        room: How long rows may be.
+        recipe: What is learnt.
+        weight: Of each row.
+        number: Of the episode, in this update.
     """
-    beginnings = [(e, n) for e in stored for n, turn in enumerate(e.turns) if turn.prompt_ids]
-    if not beginnings:
-        raise UsageError("wanted stored episodes with token ids to replay, got none; collect some with the student")
-    drawn = deal(beginnings, recipe.episodes, rng)
-    read = [contexts(episode.task, rng) for episode, _ in drawn]
-    seed = int(rng.integers(2**31))
-    mine = workers.share(range(len(drawn)))
-    prompts = [next_prompt(*drawn[n], policy.renderer) for n in mine]
-    replies = policy.complete(prompts, [seed * 1_000_003 + n for n in mine]) if mine else []
-    return [(_ended(*drawn[n], reply), read[n]) for n, reply in zip(mine, replies, strict=True)]
-
-
-def _ended(episode: Episode, number: int, reply: Reply) -> Episode:
-    """The beginning of an episode with another reply at its end."""
-    asked = episode.turns[number]
-    new = replace(asked, reply=reply.text, sampled_ids=reply.sampled_ids, logprobs=reply.logprobs)
-    return replace(episode, turns=(*episode.turns[:number], new))
-
-
-def marked(episode: Episode, context: str, policy: HuggingFacePolicy, recipe: Recipe, weight: float) -> list[Example]:
-    """The examples of an episode: which ids are learnt from, how they were drawn, what they weigh; none where a mask leaves none."""
-    renderer = policy.renderer
     flags = [
         flag
-        for number, turn in enumerate(episode.turns)
-        for flag in _learnt(number, turn, episode, renderer, recipe.learn)
+        for at, turn in enumerate(episode.turns)
+        for flag in _learnt(at, turn, episode, room.renderer, recipe.learn)
     ]
     drawn = [one for turn in episode.turns for one in turn.logprobs]
     found: list[Example] = []
     at = 0
-    for one in examples(episode, renderer, context, positions(policy.network)):
+    for one in examples(episode, room.renderer, context, room.most):
         size = len(one.student.said)
         mine = tuple(flags[at : at + size])
         if any(mine):
             logs = tuple(drawn[at : at + size]) if recipe.importance else ()
-            found.append(replace(one, learnt=() if all(mine) else mine, drawn=logs, weight=weight))
+            learnt = () if all(mine) else mine
+            found.append(replace(one, learnt=learnt, drawn=logs, weight=weight, episode=number))
         at += size
     return found
 
@@ -172,9 +144,9 @@ def advantages(episodes: Sequence[Episode], group: int) -> list[float]:
     return found
 
 
-def spoken(episodes: Sequence[Episode], renderer: Renderer) -> dict[str, Any]:
+def spoken(turns: Sequence[Turn], renderer: Renderer) -> dict[str, Any]:
     """What replies were like: `cut` (share that was cut off), `hedges` (words of doubt in 1,000 sampled ids)."""
-    turns = [turn for episode in episodes for turn in episode.turns if turn.sampled_ids]
+    turns = [turn for turn in turns if turn.sampled_ids]
     if not turns:
         return {}
     cut = sum(turn.sampled_ids[-1] != renderer.end_id for turn in turns)

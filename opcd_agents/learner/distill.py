@@ -18,7 +18,6 @@ from transformers import PreTrainedModel
 
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.contexts import Nothing
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.playing import Subject, gathered, validate
 from opcd_agents.learner.roles import Load, Roles, cast_roles
@@ -90,10 +89,7 @@ def distill(
         CheckpointError: There is a checkpoint that cannot be gone on from.
     """
     workers = workers or Alone()
-    if recipe.reads_context and isinstance(subject.contexts, Nothing):
-        raise UsageError(f"wanted a context to learn from with method = {recipe.method!r}, got none")
-    if not subject.tasks and recipe.rollouts == "play":
-        raise UsageError("wanted tasks to train on, got none")
+    subject.check(recipe, policy.renderer)
     roles = roles or cast_roles(policy, recipe, load or _no_other, workers, seed)
     going = _Going(policy, subject, recipe, run, seed, workers, roles)
     state = _State(hold=recipe.hold)

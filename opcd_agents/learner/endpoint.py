@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast, final
+from typing import Any, ClassVar, Final, cast, final
 
 import httpx
 import torch
 from torch import Tensor
 
 from opcd_agents.errors import ModelError
+from opcd_agents.learner.forward import Passes
 from opcd_agents.learner.saying import Saying
-from opcd_agents.learner.teachers import Teacher
+from opcd_agents.learner.teachers import PASSES, Teacher
 from opcd_agents.render import Renderer
 from opcd_agents.types import Tokens
 
@@ -40,6 +41,8 @@ class Told(Saying):
         positions: One mapping a position.
         known: How many ids there are.
     """
+
+    whole: ClassVar[bool] = False
 
     positions: Sequence[Listed]
     known: int
@@ -82,8 +85,8 @@ class Endpoint(Teacher):
         self._model = self._model or self._served()
         self._probe(renderer)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Told:
-        """See `Teacher`."""
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Told:
+        """See `Teacher`; the server makes its own passes."""
         positions: list[Listed] = []
         for start in range(0, len(rows), _TOGETHER):
             part = rows[start : start + _TOGETHER]

@@ -5,8 +5,9 @@ A prefix that all teacher rows share (the context) is computed once for these we
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from os.path import commonprefix
 
 import torch
@@ -17,6 +18,20 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from opcd_agents.learner.sharding import decoder_of
 from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.types import Tokens
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a teacher's rows are taken through its model.
+
+    Attributes:
+        row_tokens: Most ids of one pass, padding included, and the prefix, which every row of a pass has cells for. A single
+            row may be longer.
+        dtype: What is computed in, as the student's passes are; None: that of the weights.
+    """
+
+    row_tokens: int = 8192
+    dtype: torch.dtype | None = None
 
 
 def predicting(rows: Sequence[Tokens], offset: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -47,11 +62,15 @@ def student_states(
         checkpointing: Compute activations again in the backward pass instead of keeping them.
     """
     ids, _ = pad_rows([row.ids for row in rows], network.device)
-    lowered = torch.autocast(network.device.type, dtype) if dtype not in (None, network.dtype) else nullcontext()
-    with lowered, _recomputed(network) if checkpointing else nullcontext():
+    with _lowered(network, dtype), _recomputed(network) if checkpointing else nullcontext():
         hidden = decoder_of(network)(input_ids=ids, use_cache=False).last_hidden_state
     hidden = hidden[predicting(rows, 0, network.device)]
     return hidden if dtype is None else hidden.to(dtype)
+
+
+def _lowered(network: PreTrainedModel, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Compute in another type than that of the weights."""
+    return torch.autocast(network.device.type, dtype) if dtype not in (None, network.dtype) else nullcontext()
 
 
 @contextmanager
@@ -69,6 +88,17 @@ def _recomputed(network: PreTrainedModel) -> Generator[None]:
             layer.training = False
 
 
+def _parts(rows: Sequence[Tokens], most: int) -> Iterator[list[Tokens]]:
+    """Rows that follow each other, in parts that are no larger than a budget once they are padded."""
+    part: list[Tokens] = []
+    for row in rows:
+        if part and (len(part) + 1) * max(len(one.ids) for one in (*part, row)) > most:
+            yield part
+            part = []
+        part.append(row)
+    yield part
+
+
 class PrefixStates:
     """What a model thinks of rows, and the states of the prefixes it was asked about most recently.
 
@@ -83,13 +113,19 @@ class PrefixStates:
         self._prefixes: dict[tuple[int, ...], RowCache] = {}
 
     @torch.no_grad()
-    def __call__(self, rows: Sequence[Tokens]) -> Tensor:
-        """Hidden states [sampled ids, size] of rows that may share a prefix."""
+    def __call__(self, rows: Sequence[Tokens], passes: Passes) -> Tensor:
+        """Hidden states [sampled ids, size] of rows that may share a prefix, in as many passes as it takes."""
         shared = self._shared(rows)
-        ids, counts = pad_rows([row.ids[shared:] for row in rows], self.network.device)
-        prefix = rows[0].ids[:shared]
-        cache = self._prefix(prefix).spread(len(rows), ids.shape[1]) if shared else self._empty(len(rows))
-        hidden = cache.extend(ids, counts)
+        parts = list(_parts(rows, passes.row_tokens))
+        with _lowered(self.network, passes.dtype):
+            cache = self._spread(rows[0].ids[:shared], max(map(len, parts)), max(len(row.ids) for row in rows) - shared)
+            found = torch.cat([self._pass(cache, part, shared) for part in parts])
+        return found if passes.dtype is None else found.to(passes.dtype)
+
+    def _pass(self, cache: RowCache, rows: Sequence[Tokens], shared: int) -> Tensor:
+        """One pass, in the cells behind the prefix, over those of the pass before."""
+        cache.rewind([shared] * len(cache.lengths))
+        hidden = cache.extend(*pad_rows([row.ids[shared:] for row in rows], self.network.device))
         return hidden[predicting(rows, shared, self.network.device)]
 
     def forget(self) -> None:
@@ -103,6 +139,9 @@ class PrefixStates:
 
     def _empty(self, rows: int) -> RowCache:
         return RowCache(self.network.get_decoder(), rows)
+
+    def _spread(self, prefix: tuple[int, ...], rows: int, spare: int) -> RowCache:
+        return self._prefix(prefix).spread(rows, spare) if prefix else self._empty(rows)
 
     def _prefix(self, ids: tuple[int, ...]) -> RowCache:
         cache = self._prefixes.pop(ids, None)

@@ -18,7 +18,7 @@ from torch import Tensor
 from opcd_agents.errors import ModelError, UsageError
 from opcd_agents.learner.objectives import Objective
 from opcd_agents.learner.saying import Heard, Saying
-from opcd_agents.learner.support import probabilities
+from opcd_agents.learner.support import probabilities, tempered
 
 _CHUNK_BYTES = 128 << 20  # of logits, both models'
 _CHUNK_ROWS = 16, 256  # fewer make slower products, more make none faster
@@ -49,9 +49,9 @@ class Statistics:
     Attributes:
         said: Student's log-probability of the sampled id.
         student_entropy: Entropy of the student.
-        teacher_entropy: Entropy of the teacher; NaN without one.
+        teacher_entropy: Entropy of the teacher; NaN without one, or where it does not tell whole distributions.
         student_mass: Student's probability of its own top k.
-        teacher_mass: Teacher's probability of its own top k; NaN without one.
+        teacher_mass: Teacher's probability of its own top k; NaN as there.
     """
 
     said: Tensor
@@ -206,7 +206,7 @@ def _run(student: _Model, teacher: Saying | None, task: _Task, results: _Results
             here = slice(block.start - rows.start, block.stop - rows.start)
             p = torch.log_softmax(ours[here], -1, dtype=results.losses.dtype)
             q = None if theirs is None else torch.log_softmax(theirs[here], -1, dtype=results.losses.dtype)
-            _observe(p, q, block, task, results)
+            _observe(p, q if teacher and teacher.whole else None, block, task, results)
             results.losses[block], ours[here] = task.objective(p, q, task.said[block])
         _gradients(student, ours, rows, results)
 
@@ -248,7 +248,7 @@ def _observe(p: Tensor, q: Tensor | None, block: slice, task: _Task, results: _R
     """Importance weights and statistics of a block, from log-probabilities."""
     at = task.said[block, None]
     if task.sampler is not None:
-        drawn_at = p if task.sampler.temperature == 1 else torch.log_softmax(p / task.sampler.temperature, -1)
+        drawn_at = tempered(p, task.sampler.temperature)
         ratio = (drawn_at.gather(1, at)[:, 0] - task.sampler.logprobs[block]).exp_()
         results.weights[block] *= ratio.clamp_(max=task.sampler.cap)
     if task.top:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from opcd_agents.errors import LearnerError
+from opcd_agents.learner.averages import Average, Weighed, weighed
 from opcd_agents.learner.diagnostics import Seen, summary
-from opcd_agents.learner.forward import student_states
+from opcd_agents.learner.forward import Passes, student_states
 from opcd_agents.learner.fused import Sampler, fused
 from opcd_agents.learner.objectives import ForwardKL, Objective
 from opcd_agents.learner.parallel import Alone, Workers
@@ -20,8 +21,6 @@ from opcd_agents.learner.sharding import is_sharded, whole
 from opcd_agents.learner.teachers import Live, Teacher, shared_rows
 from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Example, Tokens
-
-Average = Literal["token", "sequence"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Metrics:
         loss: The objective, averaged as asked, in nats.
         anchor: Mean KL to the keeper on the anchors, in nats, times their weight.
         reread: Mean KL, in nats, times its weight, of the student with the context to the student without it; see `nca` of `Learner`.
-        first_token: Mean loss at the first sampled id of each row; a template mismatch shows here.
+        first_token: Mean loss at the first id learnt from in each episode; a template mismatch shows here.
         grad_norm: Norm of the gradient before clipping.
         sampled: Sampled ids learnt from.
         encoded: Ids that the student encoded, padding left out.
@@ -55,14 +54,15 @@ class Settings:
 
     Attributes:
         lr: Peak learning rate of AdamW.
-        average: `token`: mean over all sampled ids; `sequence`: mean over rows of each row's mean (Eq. 1).
+        average: `token`: mean over all sampled ids; `sequence`: mean over episodes of each one's mean, in one row or several
+            (OPCD, arXiv 2602.12275, Eq. 1, whose y is all that the student says in answer to one x, here in one episode).
         clip: Largest gradient norm.
         pull: How much of the way back to the weights of now each update goes, times its `scale`.
-        row_tokens: Most ids in one forward pass, padding included.
+        row_tokens: Most ids in one forward pass of student or teacher, padding and the teacher's prefix included.
         importance: Cap of the importance weights where sampler and trainer differ; 0: none.
         temperature: At which the sampled ids were drawn; importance weights are taken there.
         top: How many of the likeliest ids the diagnostics add up; 0: no diagnostics.
-        dtype: What passes are computed in; None: that of the weights.
+        dtype: What passes are computed in, the teacher's too; None: that of the weights.
         checkpointing: Compute activations again in the backward pass instead of keeping them.
         nca: Weight of No-Context Anchoring, KL(student without context, held fixed || student with it), arXiv 2606.11627; 0: none.
     """
@@ -113,6 +113,7 @@ class Learner:
         self._trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._home = [parameter.detach().clone() for parameter in self._trained] if settings.pull else []
         self._rereader = Live(mirror or student) if settings.nca else None
+        self._passes = Passes(settings.row_tokens, settings.dtype)
         # Fused, it needs no temporaries of the weights' size.
         self.optimizer = torch.optim.AdamW(
             self._trained, lr=settings.lr, betas=(0.9, 0.98), weight_decay=0.0, fused=True
@@ -125,7 +126,8 @@ class Learner:
         """One optimiser step.
 
         Args:
-            examples: What is learnt; at least one in all processes together. With several processes, this one's share.
+            examples: What is learnt; at least one of a weight other than 0 in all processes together. With several processes,
+                this one's share, in which no episode is divided.
             anchors: What must stay as it is: the student is held to the keeper on these rows by forward KL, averaged like
                 the examples.
             hold: Weight of the anchors against the examples.
@@ -157,7 +159,7 @@ class Learner:
             loss=learnt.loss,
             anchor=held.loss,
             reread=reread.loss,
-            first_token=learnt.first / max(learnt.rows, 1),
+            first_token=learnt.first / max(learnt.episodes, 1),
             grad_norm=norm,
             sampled=learnt.sampled,
             encoded=learnt.encoded + held.encoded + reread.encoded,
@@ -173,7 +175,7 @@ class Learner:
 
     def _reread(self, examples: Sequence[Example]) -> _Sums:
         """No-Context Anchoring: with the context, the student is held to what it says without."""
-        turned = [replace(e, student=e.teacher, teacher=e.student, drawn=(), weight=1.0) for e in examples]
+        turned = [replace(e, student=e.teacher, teacher=e.student, drawn=(), weight=1.0) for e in examples if e.weight]
         return self._accumulate(turned, ForwardKL(), self._rereader, self.settings.nca)
 
     def _accumulate(
@@ -184,18 +186,21 @@ class Learner:
         factor: float = 1.0,
         top: int = 0,
     ) -> _Sums:
-        """Add `factor` times the gradient of an objective; returns its average times that, and what was seen."""
-        counts = [e.counts for e in examples]
-        ids, rows = self._workers.total([sum(counts), len(examples)])
-        each = [
-            e.weight * factor / (ids if self.settings.average == "token" else rows * n)
-            for e, n in zip(examples, counts, strict=True)
-        ]
-        sums = _Sums(rows=len(examples), sampled=sum(counts), encoded=sum(len(e.student.ids) for e in examples))
-        parts = list(self._parts(examples))
+        """Add `factor` times the gradient of an objective; returns its average times that, and what was seen.
+
+        Rows of weight 0 count in the average, and go through no model.
+        """
+        each = weighed(examples, self.settings.average, self._workers, factor)
+        shown = [one for one in each if one.weight]
+        sums = _Sums(
+            episodes=sum(one.first for one in shown),
+            sampled=sum(one.example.counts for one in shown),
+            encoded=sum(len(one.example.student.ids) for one in shown),
+        )
+        parts = list(self._parts(shown))
         passes = self._workers.most(len(parts)) if is_sharded(self.student) else len(parts)
         for part in parts:
-            sums.add(self._backward([examples[i] for i in part], [each[i] for i in part], objective, teacher, top))
+            sums.add(self._backward(part, objective, teacher, top))
         for _ in range(passes - len(parts)):
             self._stand_by()
         return sums
@@ -206,42 +211,39 @@ class Learner:
         hidden = student_states(self.student, [row], settings.dtype, checkpointing=settings.checkpointing)
         (0 * (hidden.sum() + head_of(self.student).weight.sum())).backward()
 
-    def _parts(self, examples: Sequence[Example]) -> Iterator[list[int]]:
-        """Micro-batches of rows of like length, by a budget of ids with padding."""
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].student.ids))
-        part: list[int] = []
-        for i in order:
-            if part and (len(part) + 1) * len(examples[i].student.ids) > self.settings.row_tokens:
+    def _parts(self, rows: Sequence[Weighed]) -> Iterator[list[Weighed]]:
+        """Micro-batches of rows of like length, by a budget of the student's ids with padding; the teacher has its own."""
+        part: list[Weighed] = []
+        for row in sorted(rows, key=lambda row: len(row.example.student.ids)):
+            if part and (len(part) + 1) * len(row.example.student.ids) > self.settings.row_tokens:
                 yield part
                 part = []
-            part.append(i)
+            part.append(row)
         if part:
             yield part
 
-    def _backward(
-        self,
-        examples: Sequence[Example],
-        weights: Sequence[float],
-        objective: Objective,
-        teacher: Teacher | None,
-        top: int,
-    ) -> _Sums:
+    def _backward(self, part: Sequence[Weighed], objective: Objective, teacher: Teacher | None, top: int) -> _Sums:
         """Accumulate the gradient of some rows."""
-        rows, device = [e.student for e in examples], self.student.device
+        examples, device = [one.example for one in part], self.student.device
+        rows = [e.student for e in examples]
         counts = torch.tensor([sum(row.sampled) for row in rows], device=device)
         said = torch.tensor([i for row in rows for i in row.said], device=device)
-        each = torch.tensor(weights, device=device).repeat_interleave(counts)
+        each = torch.tensor([one.weight for one in part], device=device).repeat_interleave(counts)
         if any(e.learnt for e in examples):
             learnt = [mine for e in examples for mine in e.learnt or [True] * len(e.student.said)]
             each = each * torch.tensor(learnt, device=device)
-        theirs = teacher([e.teacher for e in examples]) if teacher is not None and objective.needs_teacher else None
+        teaches = teacher if objective.needs_teacher else None
+        theirs = teaches([e.teacher for e in examples], self._passes) if teaches is not None else None
         hidden = student_states(self.student, rows, self.settings.dtype, checkpointing=self.settings.checkpointing)
         head = shared_rows(head_of(self.student).weight.to(hidden.dtype), theirs)
         result = fused(objective, hidden, head, theirs, said, each, sampler=self._sampler(examples), top=top)
         result.loss.backward()
-        firsts = counts.cumsum(0) - counts
-        seen = [Seen(rows, result.losses, result.statistics)] if result.statistics else []
-        return _Sums(float(result.loss.detach()), float(result.losses[firsts].sum()), seen=seen)
+        begins = counts.cumsum(0) - counts
+        firsts = [(e.learnt or (True,)).index(True) for e in examples]
+        opening = torch.tensor([one.first for one in part], device=device)
+        first = result.losses[begins + torch.tensor(firsts, device=device)][opening].sum()
+        seen = [Seen(examples, result.losses, result.statistics)] if result.statistics else []
+        return _Sums(float(result.loss.detach()), float(first), seen=seen)
 
     def _sampler(self, examples: Sequence[Example]) -> Sampler | None:
         """Who drew the ids, where that matters."""
@@ -257,7 +259,7 @@ class _Sums:
 
     loss: float = 0.0
     first: float = 0.0
-    rows: int = 0
+    episodes: int = 0
     sampled: int = 0
     encoded: int = 0
     seen: list[Seen] = field(default_factory=list[Seen])
@@ -270,7 +272,7 @@ class _Sums:
 
     def over(self, workers: Workers) -> _Sums:
         """Over all processes; what was seen stays that of this one."""
-        loss, first, rows, sampled, encoded = workers.total(
-            [self.loss, self.first, self.rows, self.sampled, self.encoded]
+        loss, first, episodes, sampled, encoded = workers.total(
+            [self.loss, self.first, self.episodes, self.sampled, self.encoded]
         )
-        return _Sums(loss, first, int(rows), int(sampled), int(encoded), self.seen)
+        return _Sums(loss, first, int(episodes), int(sampled), int(encoded), self.seen)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from opcd_agents.errors import UnknownNameError, UsageError
-from opcd_agents.learner.support import Outcomes, Support, Tail, outcomes, probabilities
+from opcd_agents.learner.support import Outcomes, Support, Tail, outcomes, probabilities, tempered
 
 
 class Objective(Protocol):
@@ -127,15 +127,13 @@ class Divergence:
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
         assert teacher is not None
-        if self.temperature != 1:
-            student, teacher = (torch.log_softmax(x / self.temperature, -1) for x in (student, teacher))
+        student, teacher = (tempered(x, self.temperature) for x in (student, teacher))
         compared = outcomes(student, teacher, self.support, self.k, self.tail)
         terms, slopes = _terms(compared, self.beta)
         if self.clip < math.inf:
             slopes.masked_fill_(terms > self.clip, 0.0)
             terms.clamp_(max=self.clip)
-        gradient = compared.pull(slopes)
-        return terms.sum(-1), gradient if self.temperature == 1 else gradient.div_(self.temperature)
+        return terms.sum(-1), _warmed(compared.pull(slopes), self.temperature)
 
 
 def _terms(of: Outcomes, beta: float) -> tuple[Tensor, Tensor]:
@@ -156,44 +154,60 @@ def _terms(of: Outcomes, beta: float) -> tuple[Tensor, Tensor]:
 class SampledKL:
     """Policy gradient of the reverse KL from the sampled id alone: Lu et al. 2025, "On-Policy Distillation".
 
-    The loss log p(said) - log q(said), within +-clip, is an unbiased estimate of KL(student || teacher) where nothing is
-    clipped. The gradient is not its derivative but that of -A log p(said) with A = clamp(log q - log p, -clip, clip)
-    held fixed (REINFORCE with reward A): A (p_v - [v = said]).
+    Both p and q are taken at the temperature T that the student drew the id at, so that p is what it was drawn from. The
+    loss log p(said) - log q(said), within +-clip, is an unbiased estimate of KL(p || q) where nothing is clipped. The
+    gradient is not its derivative but that of -A log p(said) with A = clamp(log q - log p, -clip, clip) held fixed
+    (REINFORCE with reward A): A (p_v - [v = said]) / T, on average that of KL(p || q).
 
     Attributes:
         clip: Largest advantage either way, in nats.
+        temperature: At which the ids were drawn.
     """
 
     needs_teacher = True
 
     clip: float = math.inf
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         _check(self.clip > 0, "a clip above 0", self.clip)
+        _check(0 < self.temperature < math.inf, "a temperature above 0", self.temperature)
 
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
         assert teacher is not None
         at = said[:, None]
+        student, teacher = (tempered(x, self.temperature) for x in (student, teacher))
         advantage = (teacher.gather(1, at) - student.gather(1, at)).clamp_(-self.clip, self.clip)
         gradient = probabilities(student).mul_(advantage)
-        return -advantage[:, 0], gradient.scatter_add_(1, at, -advantage)
+        return -advantage[:, 0], _warmed(gradient.scatter_add_(1, at, -advantage), self.temperature)
 
 
 @final
+@dataclass(frozen=True)
 class NegativeLogLikelihood:
-    """-log p(said), supervised fine-tuning; gradient p_v - [v = said].
+    """-log p(said), supervised fine-tuning; gradient (p_v - [v = said]) / T, with p at the temperature T.
 
-    Weighted by advantages of either sign it is the policy gradient of GRPO with one step a batch (arXiv 2402.03300).
+    Weighted by advantages of either sign it is the policy gradient of GRPO with one step a batch (arXiv 2402.03300), whose
+    policy is the distribution that was sampled: T is the temperature of sampling there.
+
+    Attributes:
+        temperature: Divides the logits first.
     """
 
     needs_teacher = False
 
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(0 < self.temperature < math.inf, "a temperature above 0", self.temperature)
+
     def __call__(self, student: Tensor, teacher: Tensor | None, said: Tensor) -> tuple[Tensor, Tensor]:
         """See `Objective`."""
+        student = tempered(student, self.temperature)
         gradient = probabilities(student)
         gradient.scatter_add_(1, said[:, None], gradient.new_full((len(said), 1), -1.0))
-        return -student.gather(1, said[:, None])[:, 0], gradient
+        return -student.gather(1, said[:, None])[:, 0], _warmed(gradient, self.temperature)
 
 
 def released(setting: str) -> Divergence:
@@ -208,6 +222,11 @@ def released(setting: str) -> Divergence:
     temperatures = {"games": 0.7, "math": 0.6}
     _check_name("setting", setting, temperatures)
     return Divergence(support="student", k=256, tail="truncate", temperature=temperatures[setting])
+
+
+def _warmed(gradient: Tensor, temperature: float) -> Tensor:
+    """The gradient in the logits from that in logits divided by a temperature; overwritten."""
+    return gradient if temperature == 1 else gradient.div_(temperature)
 
 
 def _check_name(kind: str, name: str, known: Collection[str]) -> None:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from opcd_agents.errors import EngineError, UsageError
-from opcd_agents.learner.batch import Batch, advantages, marked, played, replayed, spoken
-from opcd_agents.learner.contexts import Contexts
+from opcd_agents.learner.batch import Batch, advantages, marked, played, spoken
+from opcd_agents.learner.contexts import Contexts, Nothing
 from opcd_agents.learner.parallel import Alone, Workers
+from opcd_agents.learner.replay import check_stored, replayed
 from opcd_agents.learner.roles import Roles
+from opcd_agents.learner.rows import Room
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe
+from opcd_agents.render import Renderer
 from opcd_agents.rollout import deal, play
 from opcd_agents.types import Episode, Example, MakeEnv, Outcome, Task
 
@@ -38,6 +41,19 @@ class Subject:
     anchors: Sequence[Example] = ()
     stored: Sequence[Episode] = ()
 
+    def check(self, recipe: Recipe, renderer: Renderer) -> None:
+        """Refuse what a recipe cannot be done with.
+
+        Raises:
+            UsageError: There is no context, nothing to play, or nothing that could be replayed.
+        """
+        if recipe.reads_context and isinstance(self.contexts, Nothing):
+            raise UsageError(f"wanted a context to learn from with method = {recipe.method!r}, got none")
+        if recipe.rollouts == "replay":
+            check_stored(self.stored, renderer, recipe)
+        elif not self.tasks:
+            raise UsageError("wanted tasks to train on, got none")
+
 
 def gathered(
     roles: Roles,
@@ -54,25 +70,29 @@ def gathered(
     """
     off, again = roles.informed is not None, recipe.rollouts == "replay"
     player = roles.informed or roles.player
+    room = Room.of(policy, roles.learner.teacher, recipe)
     if again:
-        dealt = replayed(roles.player, subject.stored, subject.contexts, recipe, rng, workers)
+        dealt = replayed(roles.player, subject.stored, subject.contexts, recipe, rng, workers, room)
         recipe = replace(recipe, rollouts="play", learn="final")  # of the ended episodes, that which was added
     else:
-        dealt = played(player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, informed=off)
+        dealt = played(
+            player, subject.tasks, subject.make_env, subject.contexts, recipe, rng, workers, room, informed=off
+        )
     weights = advantages([e for e, _ in dealt], recipe.group) if recipe.method == "grpo" else [1.0] * len(dealt)
     examples = [
         one
-        for (episode, context), weight in zip(dealt, weights, strict=True)
-        if weight and _teaches(episode, recipe)
-        for one in marked(episode, context, policy, recipe, weight)
+        for number, ((episode, context), weight) in enumerate(zip(dealt, weights, strict=True))
+        if _teaches(episode, recipe)
+        for one in marked(episode, context, room, recipe, weight, number)
     ]
     episodes = [episode for episode, _ in dealt]
     whole = [e for e in episodes if e.outcome is not Outcome.FAILED]
-    sampled = sum(len(turn.sampled_ids) for e in episodes for turn in (e.turns[-1:] if again else e.turns))
-    wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, len(examples)])
+    new = [turn for e in episodes for turn in (e.turns[-1:] if again else e.turns)]
+    sampled, teaching = sum(len(turn.sampled_ids) for turn in new), sum(one.weight != 0 for one in examples)
+    wins, count, ids, learnt = workers.total([sum(e.won for e in whole), len(whole), sampled, teaching])
     _refuse_failed(episodes, count)
     won = None if again else wins / count
-    return Batch(examples, bool(learnt), won, int(ids), spoken(episodes, policy.renderer))
+    return Batch(examples, bool(learnt), won, int(ids), spoken(new, policy.renderer))
 
 
 def _refuse_failed(episodes: Sequence[Episode], whole: float) -> None:
@@ -107,7 +127,7 @@ def validate(
     rng = np.random.default_rng([seed, 1 << 20])
     numbered = workers.share(list(enumerate(deal(subject.validation, recipe.validation_episodes, rng))))
     tasks, streams = [task for _, task in numbered], [number for number, _ in numbered]
-    episodes = play(policy, tasks, subject.make_env, seed=seed, streams=streams)
+    episodes = play(policy, tasks, subject.make_env, seed=seed, streams=streams, slots=recipe.slots)
     whole = [episode for episode in episodes if episode.outcome is not Outcome.FAILED]
     won, count = workers.total([sum(episode.won for episode in whole), len(whole)])
     _refuse_failed(episodes, count)

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 
 from opcd_agents.errors import MissingError, ModelError, UsageError
 from opcd_agents.learner import sharding
+from opcd_agents.learner.averages import Average
 from opcd_agents.learner.endpoint import Endpoint
-from opcd_agents.learner.learner import Average, Learner, Settings
+from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, Objective, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.sharding import whole
@@ -98,11 +99,11 @@ def cast_roles(
 
 def _objective(recipe: Recipe) -> Objective:
     if recipe.method in ("sft", "grpo"):
-        return NegativeLogLikelihood()
+        return NegativeLogLikelihood(recipe.temperature if recipe.method == "grpo" else 1.0)
     divergence = recipe.divergence or {"opcd": "reverse", "off-policy": "forward"}[recipe.method]
     limit = recipe.entry_clip or math.inf
     if divergence == "sampled":
-        return SampledKL(limit)
+        return SampledKL(limit, recipe.temperature)
     if recipe.support == "exact" and limit == math.inf and recipe.kl_temperature == 1 and divergence != "jsd":
         return ReverseKL() if divergence == "reverse" else ForwardKL()
     beta = {"reverse": 1.0, "forward": 0.0, "jsd": recipe.beta}[divergence]

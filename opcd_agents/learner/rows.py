@@ -1,4 +1,4 @@
-"""Episodes to pairs of rows: the student's without the context, the teacher's with it, whoever played.
+"""Episodes to pairs of rows, and how long they may be: the student's without the context, the teacher's with it, whoever played.
 
 An episode does not say with which `history` it was played; the renderer it is handed does, and must be the one it was
 played with. Knows no loss.
@@ -6,9 +6,55 @@ played with. Knows no loss.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from opcd_agents.errors import ModelError, UsageError
+from opcd_agents.learner.teachers import Teacher
+from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.policies.loading import positions
+from opcd_agents.recipe import Recipe
 from opcd_agents.render import Renderer
 from opcd_agents.types import Episode, Example, Tokens
+
+
+@dataclass(frozen=True)
+class Room:
+    """How long rows may be.
+
+    Attributes:
+        renderer: Of the student's tokenizer.
+        most: Most ids of a row: the positions of student or teacher, whichever has fewer; None: no limit.
+        reply: Most ids of a reply.
+    """
+
+    renderer: Renderer
+    most: int | None
+    reply: int
+
+    @classmethod
+    def of(cls, policy: HuggingFacePolicy, teacher: Teacher | None, recipe: Recipe) -> Room:
+        """What both models take."""
+        known = [positions(policy.network), teacher.positions if teacher else None]
+        return cls(policy.renderer, min((n for n in known if n is not None), default=None), recipe.longest)
+
+    def check(self, context: str, prompt: Sequence[int] = ()) -> None:
+        """Refuse a context before anything is sampled that would not fit.
+
+        Args:
+            context: What the teacher reads.
+            prompt: All ids in front of a reply, without the context; empty: an opening that shows nothing.
+
+        Raises:
+            ModelError: With the context and a reply of the longest kind, a row would be longer than the models take.
+        """
+        bare = self.renderer.opening(None, "")
+        length = len(self.renderer.opening(context, "")) - len(bare) + len(prompt or bare) + self.reply
+        if self.most is not None and length > self.most:
+            raise ModelError(
+                f"wanted rows of at most {self.most} ids, the positions of student and teacher, got a prompt with the context that would make "
+                f"them {length} with a reply of {self.reply}; shorten the context, lower longest, or take models with more positions"
+            )
 
 
 def examples(episode: Episode, renderer: Renderer, context: str, longest: int | None = None) -> list[Example]:
@@ -61,7 +107,7 @@ def _by_turn(episode: Episode, renderer: Renderer, context: str) -> list[Example
     for i, turn in enumerate(episode.turns):
         prompts = (renderer.prompt(side, heard[: i + 1], said[:i]) for side in (None, context))
         student, teacher = (Tokens.of([turn], prompt) for prompt in prompts)
-        pairs.append(Example(student, teacher))
+        pairs.append(Example(student, teacher, turn=i))
     return pairs
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor
 
 
 class Saying(ABC):
-    """What a teacher says at the sampled positions of some rows."""
+    """What a teacher says at the sampled positions of some rows.
+
+    Attributes:
+        whole: Whether it tells whole distributions: their entropy and mass are known, and they can be cooled.
+    """
+
+    whole: ClassVar[bool] = True
 
     @property
     @abstractmethod

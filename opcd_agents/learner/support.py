@@ -101,6 +101,11 @@ def probabilities(logs: Tensor) -> Tensor:
     return p.div_(p.sum(-1, keepdim=True))
 
 
+def tempered(logs: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities at a temperature, from those at 1."""
+    return logs if temperature == 1 else torch.log_softmax(logs / temperature, -1)
+
+
 def _chosen(student: Tensor, teacher: Tensor, support: Support, k: int) -> tuple[Tensor, Tensor]:
     """The ids of a support [rows, n], and which of them stand there a second time."""
     sides = [side for side, name in ((student, "student"), (teacher, "teacher")) if support in (name, "union")]

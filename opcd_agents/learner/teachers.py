@@ -19,12 +19,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from opcd_agents.errors import CheckpointError, UsageError
-from opcd_agents.learner.forward import PrefixStates
+from opcd_agents.learner.forward import Passes, PrefixStates
 from opcd_agents.learner.saying import Heard, Part, Saying
 from opcd_agents.learner.sharding import whole
-from opcd_agents.policies.loading import head_of, weights_hash
+from opcd_agents.policies.loading import head_of, positions, weights_hash
 from opcd_agents.types import Tokens
 
+PASSES: Final = Passes()
 LIVE: Final = (
     "a live teacher may run away with its student: 18.8 % of Sokoban games won against 53.9 % with a frozen one (OPCD, table 5); "
     "prefer teacher = 'frozen' or 'ema'"
@@ -35,7 +36,7 @@ class Teacher(ABC):
     """Whoever scores the sampled ids of the teacher rows."""
 
     @abstractmethod
-    def __call__(self, rows: Sequence[Tokens]) -> Saying:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Saying:
         """What it says at each sampled id of the rows, in row order."""
 
     @property
@@ -47,6 +48,11 @@ class Teacher(ABC):
     def vocabulary(self) -> int:
         """How many ids it tells of."""
         return head_of(cast("PreTrainedModel", self.network)).weight.shape[0]
+
+    @property
+    def positions(self) -> int | None:
+        """The longest row that it takes; None: as long as the student's, or not known."""
+        return None if self.network is None else positions(self.network)
 
     @property
     def identity(self) -> str:
@@ -87,9 +93,9 @@ class Frozen(Teacher):
         self._most = most
         self._hash = ""
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return _cut(Heard((_part(self._network, self._states, rows),)), self._most)
+        return _cut(Heard((_part(self._network, self._states, rows, passes),)), self._most)
 
     @property
     def vocabulary(self) -> int:
@@ -120,10 +126,10 @@ class AdapterOff(Teacher):
         self._student = student
         self._states = PrefixStates(student.get_base_model())
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         with cast("AbstractContextManager[None]", self._student.disable_adapter()):
-            return Heard((_part(self._student.get_base_model(), self._states, rows),))
+            return Heard((_part(self._student.get_base_model(), self._states, rows, passes),))
 
     @property
     def network(self) -> PreTrainedModel:
@@ -139,9 +145,9 @@ class Live(Teacher):
         self._student = student
         self._states = PrefixStates(student)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self._student, self._states, rows),))
+        return Heard((_part(self._student, self._states, rows, passes),))
 
     @property
     def network(self) -> PreTrainedModel:
@@ -168,9 +174,9 @@ class Following(Teacher):
         self._copy = copy.deepcopy(student).eval().requires_grad_(False)
         self._states = PrefixStates(self._copy)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return Heard((_part(self._copy, self._states, rows),))
+        return Heard((_part(self._copy, self._states, rows, passes),))
 
     @property
     def network(self) -> PreTrainedModel:
@@ -212,10 +218,10 @@ class TrustRegion(Teacher):
         self._states = (PrefixStates(initial), PrefixStates(student))
         self._weights = (1 - rate, rate)
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         three = zip(self._models, self._states, self._weights, strict=True)
-        return Heard(tuple(_part(model, states, rows, weight) for model, states, weight in three), "logits")
+        return Heard(tuple(_part(model, states, rows, passes, weight) for model, states, weight in three), "logits")
 
     @property
     def vocabulary(self) -> int:
@@ -243,11 +249,11 @@ class Ensemble(Teacher):
         total = sum(weight for _, weight in members)
         self._members = [(teacher, weight / total) for teacher, weight in members]
 
-    def __call__(self, rows: Sequence[Tokens]) -> Heard:
+    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
         parts: list[Part] = []
         for teacher, weight in self._members:
-            said = cast("Heard", teacher(rows))  # a single model's
+            said = cast("Heard", teacher(rows, passes))  # a single model's
             parts += [replace(part, weight=weight) for part in said.parts]
         return _cut(Heard(tuple(parts)), self.vocabulary)
 
@@ -260,6 +266,11 @@ class Ensemble(Teacher):
     def identity(self) -> str:
         """See `Teacher`."""
         return " ".join(teacher.identity for teacher, _ in self._members)
+
+    @property
+    def positions(self) -> int | None:
+        """See `Teacher`."""
+        return min((n for teacher, _ in self._members if (n := teacher.positions) is not None), default=None)
 
     def step(self, update: int) -> None:
         """See `Teacher`."""
@@ -289,5 +300,8 @@ def _cut(said: Heard, most: int | None) -> Heard:
     return replace(said, parts=tuple(replace(part, head=part.head[:most]) for part in said.parts))
 
 
-def _part(network: PreTrainedModel, states: PrefixStates, rows: Sequence[Tokens], weight: float = 1.0) -> Part:
-    return Part(states(rows), head_of(network).weight.detach(), weight)
+def _part(
+    network: PreTrainedModel, states: PrefixStates, rows: Sequence[Tokens], passes: Passes, weight: float = 1.0
+) -> Part:
+    hidden = states(rows, passes)
+    return Part(hidden, head_of(network).weight.detach().to(hidden.dtype), weight)

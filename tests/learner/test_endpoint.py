@@ -10,10 +10,12 @@ import torch
 from opcd_agents.errors import ModelError
 from opcd_agents.learner.endpoint import Endpoint
 from opcd_agents.learner.fused import fused
+from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, SampledKL
 from opcd_agents.learner.saying import Heard
 from opcd_agents.pocket.tokens import train_tokenizer
 from opcd_agents.policies.loading import head_of
+from opcd_agents.types import Example
 
 from .conftest import TEXTS, tiny
 from .test_teachers import EVERY, ROWS, logprobs, student_states
@@ -113,6 +115,18 @@ def test_it_teaches_what_the_model_behind_it_would(server, network, renderer, ob
     with torch.no_grad():
         local = Heard.of(student_states(network, ROWS), head_of(network).weight)
     torch.testing.assert_close(loss(objective, student, told), loss(objective, student, local), atol=2e-4, rtol=1e-3)
+
+
+def test_what_is_not_told_is_not_told_of_either(server, network, renderer):
+    """No entropy and no mass are made up from a few log-probabilities."""
+    teacher, objective = (
+        Endpoint(server.url, renderer, network.config.vocab_size, 3),
+        Divergence(support="teacher", k=3),
+    )
+    student = tiny(network.config.vocab_size, seed=4)
+    metrics = Learner(student, teacher, objective, Settings(lr=0.0, top=3)).update([Example(r, r) for r in ROWS])
+    assert {"student_entropy", "student_mass", "said", "kl_by_turn"} < metrics.diagnostics.keys()
+    assert not {"teacher_entropy", "teacher_mass"} & metrics.diagnostics.keys()
 
 
 def test_what_is_not_told_is_spread_evenly(server, network, renderer):

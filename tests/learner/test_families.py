@@ -106,6 +106,35 @@ def test_what_keeps_no_prefix_is_rendered_turn_by_turn(thinking):
         Renderer(FAMILIES["qwen3"].tokenizer(), "append", thinking)
 
 
+@pytest.mark.parametrize(
+    ("reply", "thought"),
+    [
+        ("> go south", ""),
+        ("<think>\nthe coin\n</think>\n> go south", "<think>\nthe coin\n</think>"),
+        ("<think>\nthe coin", "<think>\nthe coin"),  # cut off
+        ("<think>a</think>b<think>c</think>d", "<think>a</think>b<think>c</think>"),
+        ("<think>a</think>b<think>c", "<think>a</think>b<think>c"),
+    ],
+)
+def test_a_thought_ends_where_it_is_closed_or_not_at_all(reply, thought):
+    renderer = Renderer(FAMILIES["qwen3"].tokenizer())
+    ids = renderer.reply(reply)
+    whole = len(ids) if thought == reply else len(ids[:-1])
+    assert renderer.text(ids[: renderer.thought(ids)]) == thought
+    assert renderer.thought(ids[:-1]) == min(renderer.thought(ids), len(ids) - 1)
+    assert renderer.thought(ids) <= whole
+
+
+@pytest.mark.parametrize(("reply", "thought"), [("the coin", "the coin"), ("the coin</think>> go", "the coin</think>")])
+def test_a_thought_that_the_template_begins_is_one(reply, thought):
+    tokenizer = FAMILIES["qwen3"].tokenizer()
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("<think>\\n\\n</think>\\n\\n", "<think>\\n")
+    begun, plain = Renderer(tokenizer, thinking=False), Renderer(tokenizer)
+    ids = begun.reply(reply)[:-1]
+    assert begun.text(ids[: begun.thought(ids)]) == thought
+    assert plain.text(ids[: plain.thought(ids)]) == (thought if "</think>" in reply else "")
+
+
 @pytest.mark.parametrize("name", ["llama", "gemma", "gemma3"])
 def test_what_keeps_prefixes_is_appended(name):
     renderer = Renderer(FAMILIES[name].tokenizer())

@@ -10,7 +10,7 @@ import torch
 
 from opcd_agents.errors import CheckpointError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.forward import PrefixStates, student_states
+from opcd_agents.learner.forward import Passes, PrefixStates, student_states
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import ReverseKL
 from opcd_agents.learner.teachers import Following, Frozen
@@ -104,7 +104,7 @@ def test_teacher_prefix_is_shared_and_exact(network, examples):
     states = PrefixStates(copy.deepcopy(network))
     rows = [e.teacher for e in examples]
     for _ in range(2):  # the second time from the kept prefix
-        torch.testing.assert_close(states(rows), student_states(network, rows).detach(), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(states(rows, Passes()), student_states(network, rows).detach(), atol=1e-4, rtol=1e-4)
 
 
 def test_a_checkpoint_resumes_to_the_bit(network, examples, tmp_path):

@@ -40,7 +40,7 @@ def dense(objective, student: Tensor, teacher: Tensor, said: Tensor) -> Tensor:
         return (a.exp() * (a - b)).sum(-1)
     if isinstance(objective, ForwardKL):
         return (b.exp() * (b - a)).sum(-1)
-    return -a.gather(1, said[:, None])[:, 0]
+    return -torch.log_softmax(student / objective.temperature, -1).gather(1, said[:, None])[:, 0]
 
 
 def dense_row(objective: Divergence, a: Tensor, b: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ CUT = [
     )
 ]
 PROPER = [objective for objective in CUT if objective.tail != "truncate"]
-SIMPLE = [ReverseKL(), ForwardKL(), NegativeLogLikelihood()]
+SIMPLE = [ReverseKL(), ForwardKL(), NegativeLogLikelihood(), NegativeLogLikelihood(0.7)]
 
 
 @pytest.mark.parametrize("objective", [*SIMPLE, *EXACT, *CUT], ids=repr)
@@ -127,14 +127,16 @@ def test_loss_and_gradient_are_those_of_the_formula(objective):
 
 
 @pytest.mark.parametrize("clip", [math.inf, 0.5])
-def test_sampled_kl_is_a_policy_gradient(clip):
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_sampled_kl_is_a_policy_gradient(clip, temperature):
     student, teacher = logits(30, 11, 2.0)
     said = torch.arange(30) % 11
     z = student.clone().requires_grad_()
-    a, b = (torch.log_softmax(x, -1).gather(1, said[:, None])[:, 0] for x in (z, teacher))
+    a, b = (torch.log_softmax(x / temperature, -1).gather(1, said[:, None])[:, 0] for x in (z, teacher))
     advantage = (b - a).detach().clamp(-clip, clip)
     (-advantage * a).sum().backward()
-    loss, gradient = SampledKL(clip)(torch.log_softmax(student, -1), torch.log_softmax(teacher, -1), said)
+    objective = SampledKL(clip, temperature)
+    loss, gradient = objective(torch.log_softmax(student, -1), torch.log_softmax(teacher, -1), said)
     torch.testing.assert_close(loss, -advantage)
     torch.testing.assert_close(gradient, z.grad)
     assert (loss.abs().max() == clip) == (clip < math.inf)
@@ -147,6 +149,34 @@ def test_sampled_kl_is_on_average_the_reverse_kl():
     wanted, slope = ReverseKL()(student, teacher, torch.arange(11))
     torch.testing.assert_close((p * loss).sum(), wanted[0])
     torch.testing.assert_close(p @ gradient, slope[0])
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0, 1.5])
+def test_sampled_kl_is_unbiased_at_the_temperature_of_sampling(temperature):
+    """Over all ids, each as often as it is drawn: KL of what is sampled from, and its gradient in the logits."""
+    student, teacher = logits(1, 11, 2.0)
+    z = student.clone().requires_grad_()
+    a, b = (torch.log_softmax(x[0] / temperature, -1) for x in (z, teacher))
+    wanted = (a.exp() * (a - b)).sum()
+    wanted.backward()
+    ours, theirs = (torch.log_softmax(x, -1).expand(11, 11) for x in (student, teacher))
+    loss, gradient = SampledKL(temperature=temperature)(ours, theirs, torch.arange(11))
+    drawn = a.detach().exp()
+    torch.testing.assert_close(drawn @ loss, wanted.detach())
+    torch.testing.assert_close((drawn @ gradient)[None], z.grad)
+    if temperature != 1:  # taken at another temperature than it was drawn at, it goes elsewhere
+        assert off((drawn @ SampledKL()(ours, theirs, torch.arange(11))[1])[None], z.grad) > 0.05
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
+def test_weighted_likelihood_is_the_policy_gradient_of_what_was_sampled_from(temperature):
+    student, rewards = logits(1, 11, 2.0)
+    z = student.clone().requires_grad_()
+    drawn = torch.softmax(z[0] / temperature, -1)
+    (-drawn @ rewards[0]).backward()
+    every = torch.log_softmax(student, -1).expand(11, 11)
+    _, gradient = NegativeLogLikelihood(temperature)(every, None, torch.arange(11))
+    torch.testing.assert_close(((drawn.detach() * rewards[0]) @ gradient)[None], z.grad)
 
 
 @pytest.mark.parametrize("objective", [ReverseKL(), ForwardKL(), SampledKL(), *EXACT, *PROPER], ids=repr)
@@ -248,3 +278,6 @@ def test_unknown_names_are_refused():
         released("game")
     with pytest.raises(UsageError, match="clip"):
         SampledKL(clip=-1.0)
+    for cold in (lambda: SampledKL(temperature=0.0), lambda: NegativeLogLikelihood(0.0)):
+        with pytest.raises(UsageError, match="wanted a temperature above 0"):
+            cold()

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from opcd_agents.errors import ModelError, UsageError
-from opcd_agents.learner.batch import marked, replayed
+from opcd_agents.learner.batch import marked
 from opcd_agents.learner.contexts import Drawn, Fixed, Solutions
 from opcd_agents.learner.distill import Subject, distill
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone
+from opcd_agents.learner.replay import replayed
 from opcd_agents.learner.roles import cast_roles
-from opcd_agents.learner.rows import next_prompt
+from opcd_agents.learner.rows import Room, next_prompt
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.recipe import Recipe, load_recipe
 from opcd_agents.render import Renderer
@@ -216,10 +217,11 @@ def test_beginnings_are_replayed_without_a_game(tokenizer, tmp_path, history):
     stored = play(player, TASKS[:3], PlainHouse, context="Notes: other.")
     subject = Subject([], [], PlainHouse, Fixed(CONTEXT), stored=stored)
     recipe = replace(SMALL, rollouts="replay", episodes=9)
-    drawn = replayed(player, stored, subject.contexts, recipe, np.random.default_rng(0), Alone())
+    room = Room.of(player, None, recipe)
+    drawn = replayed(player, stored, subject.contexts, recipe, np.random.default_rng(0), Alone(), room)
     assert {len(e.turns) for e, _ in drawn} == {1, 2, 3}
     for episode, context in drawn:
-        (pair,) = marked(episode, context, player, replace(recipe, rollouts="play", learn="final"), 1.0)
+        (pair,) = marked(episode, context, room, replace(recipe, rollouts="play", learn="final"))
         prompt = next_prompt(episode, len(episode.turns) - 1, renderer)
         assert list(pair.student.ids) == prompt + list(episode.turns[-1].sampled_ids)
         assert pair.counts == len(episode.turns[-1].sampled_ids)

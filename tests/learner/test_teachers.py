@@ -7,7 +7,7 @@ import torch
 
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner import checkpoint
-from opcd_agents.learner.forward import student_states
+from opcd_agents.learner.forward import Passes, student_states
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, ReverseKL, SampledKL
 from opcd_agents.learner.teachers import Ensemble, Following, Frozen, Live, TrustRegion
@@ -77,6 +77,66 @@ def test_a_frozen_teacher_keeps_its_word(network):
         move(network)
         teacher.step(update)
         close(said(teacher), began)
+
+
+class Cells:
+    """The most that one pass of a model held, rows times what each can look at, and the most rows."""
+
+    def __init__(self, network):
+        self.most, self.rows = 0, 0
+        network.get_decoder().register_forward_pre_hook(self.see, with_kwargs=True)
+
+    def see(self, _module, _args, named):
+        rows, cells = named["attention_mask"].shape[0], named["attention_mask"].shape[-1]
+        self.rows = max(self.rows, rows)
+        self.most = max(self.most, rows * cells)
+
+
+@pytest.mark.parametrize(("budget", "rows"), [(8192, 3), (45, 2), (10, 1)])
+def test_its_passes_hold_to_a_budget_too(network, examples, budget, rows):
+    """The context is in the teacher's rows alone, which the student's length says nothing of."""
+    whole = Learner(network, Frozen(copy.deepcopy(network)), ReverseKL(), Settings(lr=0.0)).update(examples)
+    teacher = Frozen(copy.deepcopy(network))
+    cells = Cells(teacher.network)
+    metrics = Learner(network, teacher, ReverseKL(), Settings(lr=0.0, row_tokens=budget)).update(examples)
+    assert cells.rows == rows
+    assert rows == 1 or cells.most <= budget
+    assert metrics.loss == pytest.approx(whole.loss, rel=1e-4)
+    close(torch.log_softmax(teacher(ROWS, Passes(budget)).logits(EVERY), -1), logprobs(network))
+
+
+def test_it_computes_in_the_type_that_the_student_does(network):
+    """As where an adapter is trained in bfloat16: float32 weights, bfloat16 passes and logits, on both sides."""
+    low = torch.bfloat16
+    alike, apart = (Frozen(copy.deepcopy(network))(ROWS, passes) for passes in (Passes(dtype=low), Passes()))
+    assert {t.dtype for part in alike.parts for t in (part.hidden, part.head)} == {low}
+    with torch.no_grad():
+        mine = (student_states(network, ROWS, low) @ head_of(network).weight.T.to(low)).float()
+    near, far = (
+        (torch.log_softmax(said.logits(EVERY), -1) - torch.log_softmax(mine, -1)).abs().mean()
+        for said in (alike, apart)
+    )
+    assert near < 0.7 * far
+
+
+def test_a_learner_takes_its_teacher_along(network, examples):
+    seen = []
+    model = copy.deepcopy(network)
+    model.model.layers[0].self_attn.q_proj.register_forward_hook(lambda _m, _a, out: seen.append(out.dtype))
+    teacher = Frozen(model)
+    Learner(network, teacher, ReverseKL(), Settings(lr=0.0, dtype=torch.bfloat16)).update(examples)
+    assert set(seen) == {torch.bfloat16}
+
+
+def test_a_context_is_computed_once_however_many_passes(network):
+    model = copy.deepcopy(network)
+    seen = []
+    model.get_decoder().register_forward_pre_hook(
+        lambda _m, _a, named: seen.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    Frozen(model)(ROWS, Passes(10))
+    shared = len(CONTEXT) + 1  # each row's first turn begins alike
+    assert seen == [shared, *(len(r.ids) - shared for r in ROWS)]
 
 
 def test_a_live_teacher_says_what_the_student_says(network):

@@ -67,6 +67,42 @@ def test_weights_are_advantages_of_either_sign(network, examples):
     close(mine, expected)
 
 
+@pytest.mark.parametrize("average", ["token", "sequence"])
+def test_a_row_of_no_weight_counts_and_costs_nothing(network, examples, average):
+    """As episodes of a group without advantage do: the mean is over all that was played."""
+    weights = [2.0, 0.0, -1.0]
+    weighted = [replace(e, weight=w) for e, w in zip(examples, weights, strict=True)]
+    metrics, mine = gradients(network, weighted, NegativeLogLikelihood(), average=average)
+    ids = [e.counts for e in examples]
+    shares = [n / sum(ids) for n in ids] if average == "token" else [1 / 3] * 3
+    parts = [gradients(network, [e], NegativeLogLikelihood())[1] for e in examples]
+    factors = [w * share for w, share in zip(weights, shares, strict=True)]
+    close(mine, [sum(f * part[i] for f, part in zip(factors, parts, strict=True)) for i in range(len(mine))])
+    assert metrics.encoded == len(examples[0].student.ids) + len(examples[2].student.ids)
+    assert metrics.sampled == ids[0] + ids[2]
+
+
+def by_turn(number, turns, turn_prompt):
+    """An episode as a row a turn; what came before is the prompt, as it was in the one row."""
+    for n in range(len(turns)):
+        before = [(heard + said, []) for heard, said in turns[:n]]
+        rows = [row(prompt, *before, turns[n]) for prompt in ([], turn_prompt)]
+        yield Example(rows[0], rows[1], episode=number, turn=n)
+
+
+@pytest.mark.parametrize("average", ["token", "sequence"])
+@pytest.mark.parametrize("objective", [ReverseKL(), NegativeLogLikelihood()], ids=repr)
+def test_an_episode_weighs_the_same_as_one_row_or_several(network, examples, average, objective):
+    parted = [one for n, turns in enumerate(TURNS) for one in by_turn(n, turns, CONTEXT)]
+    whole, mine = gradients(network, examples, objective, average=average, top=4)
+    turns, theirs = gradients(network, parted, objective, average=average, top=4)
+    close(mine, theirs)
+    assert (turns.loss, turns.first_token) == pytest.approx((whole.loss, whole.first_token), rel=1e-4)
+    assert len(whole.diagnostics["kl_by_turn"]) == 3
+    for name, one in whole.diagnostics.items():
+        assert turns.diagnostics[name] == pytest.approx(one, rel=1e-4), name
+
+
 def test_importance_weights_are_one_where_sampler_and_trainer_agree(network, examples):
     metrics, plain = gradients(network, examples, top=8)
     with torch.no_grad():
@@ -126,6 +162,23 @@ def test_what_is_not_finite_stops_before_the_step(network, examples, bad):
     after = network.state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before if torch.isfinite(before[k]).all())
     assert learner.updates == 0
+
+
+def test_diagnostics_are_of_what_is_learnt(network, examples):
+    """What a mask leaves out is in no mean: of the third row only the last reply, of the first all but its first id."""
+    first, _, third = examples
+    masked = [replace(first, learnt=(False,) + (True,) * 4), replace(third, learnt=(False,) * 8 + (True,) * 2)]
+    found, _ = gradients(network, masked, top=8)
+    every, _ = gradients(network, [first], top=8)
+    assert found.diagnostics["kl_by_turn"][2] == pytest.approx(
+        gradients(network, [replace(third, learnt=masked[1].learnt)])[0].loss, rel=1e-4
+    )
+    assert found.diagnostics["kl_by_turn"][1] == pytest.approx(every.diagnostics["kl_by_turn"][1], rel=1e-4)
+    assert found.diagnostics["reply"] == pytest.approx((2 + 2 + 2) / 3)
+    last, kinds = replace(third, learnt=(False,) * 9 + (True,)), {"first": None, "inner": None}
+    alone = gradients(network, [last], top=8)[0]
+    assert alone.diagnostics["kl_by_class"] == kinds | {"last": pytest.approx(alone.loss, rel=1e-4)}
+    assert alone.first_token == pytest.approx(alone.loss, rel=1e-4)
 
 
 def test_diagnostics_tell_turns_and_classes(network, examples):

@@ -54,6 +54,22 @@ def test_an_unknown_name_is_answered_with_the_nearest(values, near):
     assert error.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"method": "grpo", "temperature": 0}, "a temperature above 0"),
+        ({"divergence": "sampled", "temperature": 0}, "a temperature above 0"),
+        ({"divergence": "sampled", "method": "off-policy"}, "ids that the student sampled"),
+        ({"divergence": "sampled", "teacher": "http://host/v1", "temperature": 0.7}, "wanted temperature = 1, got 0.7"),
+        ({"slots": 0}, "slots of at least 1"),
+    ],
+)
+def test_sampled_ids_must_be_known_as_they_were_drawn(values, says):
+    with pytest.raises(UsageError, match=says):
+        recipe_from(values)
+    recipe_from({"divergence": "sampled", "teacher": "http://host/v1", "temperature": 1.0})
+
+
 def test_where_nothing_is_near_all_are_named():
     with pytest.raises(UnknownNameError, match=r"known: anchors, average, .*validation_episodes"):
         recipe_from({"zzz": 1})
@@ -154,7 +170,7 @@ def test_a_key_that_would_be_ignored_is_refused(named):
         {"divergence": "jsd", "beta": 0.1, "support": "union", "top_k": 5, "tail": "truncate"},
         {"teacher": "trust", "teacher_rate": 0.5},
         {"teacher": "0.5 ema + 0.5 sync", "teacher_rate": 0.5, "teacher_every": 3},
-        {"divergence": "sampled", "entry_clip": 2.0, "teacher": "http://host/v1"},
+        {"divergence": "sampled", "entry_clip": 2.0, "teacher": "http://host/v1", "temperature": 1.0},
         {"support": "teacher", "teacher": "https://host/v1"},
         {"hold_target": 0.1, "anchors": 4},
         {"lora_rank": 4, "lora_alpha": 1.5},
