@@ -154,8 +154,7 @@ def _teacher(
 
     members = [(one(name), weight) for name, weight in recipe.teachers]
     teacher = members[0][0] if len(members) == 1 else Ensemble(members)
-    last = max(policy.renderer.vocabulary.values())
-    if teacher.vocabulary <= last:
+    if teacher.vocabulary < rows and teacher.vocabulary <= (last := max(policy.renderer.vocabulary.values())):
         raise ModelError(
             f"wanted a teacher of one vocabulary with {policy.name}, ids up to {last}, got {recipe.teacher!r}, which knows {teacher.vocabulary}"
         )
