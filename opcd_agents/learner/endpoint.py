@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, cast, final
 
-import httpx
 import torch
 from torch import Tensor
 
@@ -18,11 +17,12 @@ from opcd_agents.errors import ModelError
 from opcd_agents.learner.forward import Passes
 from opcd_agents.learner.saying import Saying
 from opcd_agents.learner.teachers import PASSES, Teacher
+from opcd_agents.policies.service import connect
 from opcd_agents.render import Renderer
 from opcd_agents.types import Tokens
 
-_PATIENCE: Final = 600.0  # seconds; a long row on a busy server
 _TOGETHER: Final = 16  # rows a request
+_ABOVE: Final = 0.01  # what rounding may add to a log-probability of 0
 _LEAST: Final = -80.0  # what is less likely than this counts as this likely, so that no log-ratio is infinite
 
 _NOTES: Final = "Notes: the coin is in the red crate. The crate is in the cellar, south of the hall."
@@ -79,10 +79,8 @@ class Endpoint(Teacher):
     """
 
     def __init__(self, url: str, renderer: Renderer, vocabulary: int, k: int) -> None:
-        self._url, _, self._model = url.partition("#")
-        self._vocabulary, self._k = vocabulary, k
-        self._client = httpx.Client(timeout=_PATIENCE)
-        self._model = self._model or self._served()
+        self._service = connect(url)
+        self._url, self._vocabulary, self._k = self._service.url, vocabulary, k
         self._probe(renderer)
 
     def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Told:
@@ -102,13 +100,7 @@ class Endpoint(Teacher):
     @property
     def identity(self) -> str:
         """See `Teacher`; a server tells no more of its weights than their name."""
-        return self._model
-
-    def _served(self) -> str:
-        found = self._json("GET", "/models").get("data")
-        if not isinstance(found, list) or not found:
-            raise ModelError(f"wanted a model at {self._url}, got none; name it: {self._url}#NAME")
-        return str(cast("list[dict[str, Any]]", found)[0].get("id"))
+        return self._service.model
 
     def _probe(self, renderer: Renderer) -> None:
         """Ask about a text once, so that what cannot be is told before a run."""
@@ -134,17 +126,8 @@ class Endpoint(Teacher):
 
     def _choices(self, rows: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
         """The server's answer to each row."""
-        answer = self._json(
-            "POST",
-            "/completions",
-            {
-                "model": self._model,
-                "prompt": [list(ids) for ids in rows],
-                "max_tokens": 1,
-                "temperature": 0,
-                "prompt_logprobs": self._k,
-            },
-        )
+        asked = {"prompt": [list(ids) for ids in rows], "max_tokens": 1, "temperature": 0, "prompt_logprobs": self._k}
+        answer = self._service.post("/completions", asked)
         choices = answer.get("choices")
         if not isinstance(choices, list) or len(cast("list[Any]", choices)) != len(rows):
             raise ModelError(f"wanted an answer for each of {len(rows)} rows from {self._url}, got {choices!r:.80}")
@@ -164,6 +147,8 @@ class Endpoint(Teacher):
                 listed = {int(name): float(one["logprob"]) for name, one in here.items()}
             except (TypeError, ValueError, KeyError, AttributeError) as error:
                 raise ModelError(f"wanted log-probabilities by id from {self._url}, got {here!r:.80}") from error
+            if not all(one <= _ABOVE for one in listed.values()):  # NaN is not
+                raise ModelError(f"wanted log-probabilities from {self._url}, got {here!r:.80}")
             if given not in listed or not all(0 <= i < self._vocabulary for i in listed):
                 raise ModelError(
                     f"wanted log-probabilities of the ids that were given to {self._url}, got those of others: another tokenizer?"
@@ -174,14 +159,3 @@ class Endpoint(Teacher):
                 )
             found.append(listed)
         return found
-
-    def _json(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        try:
-            answer = self._client.request(method, self._url.rstrip("/") + path, json=body)
-            answer.raise_for_status()
-            found: Any = answer.json()
-        except httpx.HTTPStatusError as error:
-            raise ModelError(f"{self._url} refused: {error.response.status_code} {error.response.text:.200}") from error
-        except (httpx.HTTPError, ValueError) as error:
-            raise ModelError(f"wanted an endpoint at {self._url}, got {error!s:.200}") from error
-        return cast("dict[str, Any]", found) if isinstance(found, dict) else {}

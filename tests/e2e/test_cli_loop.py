@@ -210,7 +210,7 @@ def test_a_failed_start_takes_no_run_folder(opcd, bank, tmp_path):
     [
         ('teacher = "froozen"', 2, "'froozen'"),
         ('teacher = "./no-such-folder"', 2, "no-such-folder"),
-        ('teacher = "http://127.0.0.1:9/v1"\ndivergence = "sampled"', 1, "wanted an endpoint at"),
+        ('teacher = "http://127.0.0.1:9/v1"\ndivergence = "sampled"', 1, "wanted an answer of"),
         ('contexts = "solution"', 2, "without one"),
         ('rollouts = "replay"', 2, "to replay"),
     ],

@@ -74,6 +74,8 @@ class Handler(BaseHTTPRequestHandler):
             choices[0]["prompt_logprobs"][1] = {"7": {"logprob": -1.0}}
         if server.fault == "words":
             choices[0]["prompt_logprobs"][1] = {"seven": {"logprob": -1.0}}
+        if server.fault == "nan":
+            next(iter(choices[0]["prompt_logprobs"][1].values()))["logprob"] = float("nan")
         if server.fault == "few":
             told, given = choices[0]["prompt_logprobs"], str(asked["prompt"][0][-1])
             others = [name for name in told[-1] if name != given]
@@ -145,6 +147,7 @@ def test_what_is_not_told_is_spread_evenly(server, network, renderer):
         ("few", "wanted 3 log-probabilities a position .* got 2; lower top_k"),
         ("others", "another tokenizer"),
         ("words", "log-probabilities by id"),
+        ("nan", "wanted log-probabilities from"),
     ],
 )
 def test_one_that_cannot_is_refused_with_the_reason(server, network, renderer, fault, says):
@@ -181,5 +184,5 @@ def test_one_that_tells_pieces_of_the_vocabulary_is_taken(server, network, token
 
 
 def test_nobody_there(network, renderer):
-    with pytest.raises(ModelError, match="wanted an endpoint at"):
+    with pytest.raises(ModelError, match="wanted an answer of"):
         Endpoint("http://127.0.0.1:9/v1", renderer, network.config.vocab_size, 0)
