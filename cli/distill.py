@@ -14,6 +14,7 @@ from cli.options import Bank_, Json, Model, Recipe_, Seed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opcd_agents.learner.roles import Roles
     from opcd_agents.policies.huggingface import HuggingFacePolicy
     from opcd_agents.recipe import Recipe
     from opcd_agents.runs import RunFolder
@@ -39,32 +40,24 @@ def distill(
     track: Annotated[
         list[str] | None, typer.Option(help="Send metrics to tensorboard, trackio or wandb; may be given again.")
     ] = None,
+    anchor: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCOPE", help="Hold the student to the bank's episodes on this scope; again for several."),
+    ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run; needs no other argument.")] = None,
     json: Json = False,
 ) -> None:
     """Train the notes into the weights of the model that reads them."""
-    import envs
-    from cli import models, trackers
-    from cli.training import begun, cast, check_tasks, preflight, run_config, stored_in, train
+    from cli.training import preflight, train
     from opcd_agents.errors import UsageError
     from opcd_agents.recipe import recipe_from
-    from opcd_agents.runs import RunFolder
 
     if resume is not None:
-        run = RunFolder.open(resume)
-        policy = _same_model(run)
-        roles = cast(policy, recipe_from(run.config["recipe"]), run.config["seed"])
+        run, policy, roles = _again(resume)
     elif tasks:
-        # Whatever can be wrong must be told before a run folder is made.
-        chosen, steps = envs.tasks(tasks), models.recipe(model, recipe)
-        notes = _read(bank, context or [], chosen, steps)
-        trackers.refuse_unknown(track or [])
-        check_tasks(chosen, steps)
-        stored = stored_in(bank, chosen[0].scope, steps)
-        policy = models.policy(model, steps)
-        config = run_config(tasks, policy, notes, steps, seed, track or [])
-        roles = cast(policy, steps, seed)
-        run = begun(out, config | stored)
+        run, policy, roles = _begun(
+            tasks, context or [], model, bank, out, recipe, seed, track=track or [], anchors=anchor or []
+        )
     else:
         raise UsageError("wanted tasks to learn, such as house:7, or --resume RUN; got neither")
     config = run.config
@@ -85,6 +78,51 @@ def distill(
         if result["best_update"]:
             say(f"best on validation: {result['validation']:.0%} after update {result['best_update']}")
         say(f"model: {run.path / 'model'}")
+
+
+_Run = tuple["RunFolder", "HuggingFacePolicy", "Roles"]
+
+
+def _begun(
+    tasks: str,
+    contexts: Sequence[str],
+    model: str,
+    bank: str,
+    out: Path,
+    recipe: Path | None,
+    seed: int,
+    *,
+    track: Sequence[str],
+    anchors: Sequence[str],
+) -> _Run:
+    """A new run. Whatever can be wrong is told before its folder is made."""
+    import envs
+    from cli import models, trackers
+    from cli.stored import anchors_of, stored_in
+    from cli.training import begun, cast, check_tasks, run_config
+
+    chosen, steps = envs.tasks(tasks), models.recipe(model, recipe)
+    notes = _read(bank, contexts, chosen, steps)
+    trackers.refuse_unknown(track)
+    check_tasks(chosen, steps)
+    stored = stored_in(bank, chosen[0].scope, steps, anchors)
+    policy = models.policy(model, steps)
+    config = run_config(tasks, policy, notes, steps, seed, track) | stored
+    if anchors:
+        anchors_of(policy, config, steps)
+    roles = cast(policy, steps, seed)
+    return begun(out, config), policy, roles
+
+
+def _again(path: Path) -> _Run:
+    """A run that goes on."""
+    from cli.training import cast
+    from opcd_agents.recipe import recipe_from
+    from opcd_agents.runs import RunFolder
+
+    run = RunFolder.open(path)
+    policy = _same_model(run)
+    return run, policy, cast(policy, recipe_from(run.config["recipe"]), run.config["seed"])
 
 
 def _read(bank: str, names: Sequence[str], tasks: Sequence[Task], recipe: Recipe) -> list[Context]:

@@ -100,7 +100,8 @@ def _noted(
     """Keep what was played, make notes of it and of what was there; the config of a run that learns them."""
     import envs
     from cli.notes import make_notes
-    from cli.training import run_config, stored_in
+    from cli.stored import stored_in
+    from cli.training import run_config
     from experience_bank import Bank
 
     scope = envs.tasks(tasks)[0].scope

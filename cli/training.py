@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli.console import Progress, tell
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from opcd_agents.learner.contexts import Contexts
     from opcd_agents.learner.roles import Roles
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from opcd_agents.recipe import Recipe
     from opcd_agents.runs import RunFolder
     from opcd_agents.types import Context, Episode, Policy, Task
-
-ANCHORS = 2048  # conversations to draw the anchors of each update from; few would be learnt by heart
 
 
 def check_tasks(tasks: Sequence[Task], recipe: Recipe) -> None:
@@ -124,25 +122,6 @@ def _gap(
     return scores[0].rate, scores[1].rate
 
 
-def stored_in(bank: str, scope: str, recipe: Recipe) -> dict[str, Any]:
-    """What a run that replays must know: the bank and the train episodes that the student had there when it began.
-
-    Raises:
-        UsageError: It had none.
-    """
-    from experience_bank import Bank
-    from opcd_agents.errors import UsageError
-    from opcd_agents.types import Split
-
-    if recipe.rollouts != "replay":
-        return {}
-    with Bank.open(bank, "r") as store:
-        keys = store.episode_ids(scope, Split.TRAIN, "student")
-    if not keys:
-        raise UsageError(f"wanted episodes of {scope!r} in {bank} to replay, found none; run `opcd collect` first")
-    return {"bank": bank if "://" in bank else str(Path(bank).resolve()), "replayed": keys}
-
-
 def begun(out: Path, config: dict[str, Any]) -> RunFolder:
     """A new run; where several processes share it, the first one makes it."""
     from opcd_agents.learner.parallel import found
@@ -183,11 +162,11 @@ def train(
     import envs
     from cli import workflow
     from cli.saving import save_model
+    from cli.stored import REPLAYED, anchors_of, episodes
     from cli.trackers import Tracking
     from opcd_agents.learner.distill import Subject
     from opcd_agents.learner.distill import distill as learn
     from opcd_agents.learner.parallel import found
-    from opcd_agents.pocket.anchors import make_anchors
     from opcd_agents.types import Split
 
     config = run.config
@@ -196,8 +175,8 @@ def train(
     validation = workflow.split(tasks, Split.VALIDATION) if recipe.validate else []
     envs.prepare([*train_tasks, *validation])
     texts = [one["text"] for one in config["contexts"]]
-    anchors = make_anchors(policy.renderer, ANCHORS, config["seed"], "\n".join(texts)) if recipe.anchors else []
-    subject = Subject(train_tasks, validation, envs.make_env, _contexts(recipe, texts), anchors, _stored(config))
+    anchors, replayed = anchors_of(policy, config, recipe), episodes(config, REPLAYED)
+    subject = Subject(train_tasks, validation, envs.make_env, _contexts(recipe, texts), anchors, replayed)
     workers = found()
     with Tracking(config["track"] if workers.rank == 0 else [], run.path) as tracking:
 
@@ -220,16 +199,6 @@ def train(
         save_model(policy, run, result)
     workers.wait()  # what comes next reads it whole
     return result.data
-
-
-def _stored(config: dict[str, Any]) -> list[Episode]:
-    """The episodes that a run replays."""
-    from experience_bank import Bank
-
-    if "replayed" not in config:
-        return []
-    with Bank.open(config["bank"], "r") as store:
-        return [store.episode(key)[1] for key in config["replayed"]]
 
 
 def _contexts(recipe: Recipe, texts: Sequence[str]) -> Contexts:

@@ -118,8 +118,9 @@ class Recipe:
             is said in one episode), whatever the `history`.
         temperature: Sampling temperature of whoever plays.
         longest: Most ids of one reply.
-        anchors: Conversations about other worlds, with their own notes, in each update; there the student is held
-            to the initial weights, so that what is not distilled is kept. 0: none.
+        anchors: Rows of other worlds in each update (the bank's episodes on `--anchor SCOPE`, else conversations of the pocket models'
+            curriculum, with their own notes); there the student is held to the initial weights, so that what is not distilled is kept.
+            0: none.
         hold: Weight of the anchors against what is learnt.
         hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again, ten
             times either way at most; 0: it stays.

@@ -68,14 +68,14 @@ def check_stored(stored: Sequence[Episode], renderer: Renderer, recipe: Recipe) 
             history `append` has them, or there are no log-probabilities where importance weights want them.
     """
     if not _beginnings(stored):
-        raise UsageError("wanted stored episodes with token ids to replay, got none; collect some with the student")
+        raise UsageError("wanted stored episodes with token ids, got none; collect some with the student")
     for episode in stored:
         before = None
         for number, turn in enumerate(episode.turns):
             if reason := _strange(turn, before, renderer, recipe):
                 who = episode.provenance.model
                 raise UsageError(
-                    f"wanted stored episodes to replay as this student has them, got one of {who!r} whose turn {number + 1} {reason}; "
+                    f"wanted stored episodes as this student would have them, got one of {who!r} whose turn {number + 1} {reason}; "
                     "collect some with the student"
                 )
             before = turn

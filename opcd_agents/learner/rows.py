@@ -94,10 +94,22 @@ def example(episode: Episode, renderer: Renderer, context: str) -> Example:
     return Example(student, Tokens.of(episode.turns, renderer.opening(context, first)))
 
 
-def anchor(episode: Episode) -> Example:
-    """An episode played with a context of its own, which both sides read, with history `append`."""
-    row = Tokens.of(episode.turns)
-    return Example(row, row)
+def anchors(episode: Episode, renderer: Renderer, longest: int | None = None) -> list[Example]:
+    """The rows of an episode as it was played, with a context of its own or without one; both sides read the same.
+
+    Args:
+        episode: At least one turn, with token ids.
+        renderer: The one it was played with.
+        longest: As `examples` takes it.
+
+    Raises:
+        ModelError: A row is too long.
+    """
+    parts = [episode.turns] if renderer.history == "append" else [(turn,) for turn in episode.turns]
+    pairs = [Example(row, row) for row in map(Tokens.of, parts)]
+    for pair in pairs:
+        _fits(pair, longest)
+    return pairs
 
 
 def _by_turn(episode: Episode, renderer: Renderer, context: str) -> list[Example]:

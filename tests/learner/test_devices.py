@@ -14,7 +14,7 @@ from opcd_agents.learner.contexts import Fixed
 from opcd_agents.learner.distill import distill
 from opcd_agents.learner.playing import Subject
 from opcd_agents.learner.roles import cast_roles
-from opcd_agents.learner.rows import anchor
+from opcd_agents.learner.rows import anchors
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import check, device_here
 from opcd_agents.recipe import recipe_from
@@ -43,7 +43,9 @@ COMMON = {"updates": 2, "episodes": 4, "longest": 4, "validate": 2, "validation_
 def test_a_run_makes_its_tensors_where_the_model_is(tokenizer, renderer, tmp_path, values):
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
     played = play(copy.copy(policy), TASKS[:3], PlainHouse, context=CONTEXT)
-    subject = Subject(TASKS[:4], TASKS[4:], PlainHouse, Fixed(CONTEXT), [anchor(e) for e in played], played)
+    subject = Subject(
+        TASKS[:4], TASKS[4:], PlainHouse, Fixed(CONTEXT), [row for e in played for row in anchors(e, renderer)], played
+    )
     run = RunFolder.create(tmp_path / "run", {})
     again = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
     for one, resume in ((policy, False), (again, True)):

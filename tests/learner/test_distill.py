@@ -12,7 +12,7 @@ from opcd_agents.errors import EngineError, UsageError
 from opcd_agents.learner.contexts import Fixed, Nothing
 from opcd_agents.learner.distill import Subject, _adapted, distill
 from opcd_agents.learner.roles import cast_roles
-from opcd_agents.learner.rows import anchor, example
+from opcd_agents.learner.rows import anchors, example
 from opcd_agents.pocket.houses import Goal, sample_house
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import weights_hash
@@ -54,7 +54,9 @@ RECIPE = Recipe(updates=13, episodes=4, lr=1e-3, longest=4, validate=5, validati
 def subject(tokenizer, renderer):
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
     played = play(policy, TASKS[:3], PlainHouse, context=CONTEXT)
-    return Subject(TASKS[:4], TASKS[4:], PlainHouse, Fixed(CONTEXT), [anchor(e) for e in played])
+    return Subject(
+        TASKS[:4], TASKS[4:], PlainHouse, Fixed(CONTEXT), [row for e in played for row in anchors(e, renderer)]
+    )
 
 
 def run(tokenizer, renderer, subject, recipe, folder, *, resume=False, watch=lambda line: None):

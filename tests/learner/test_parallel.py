@@ -28,7 +28,7 @@ from opcd_agents.recipe import recipe_from
 from opcd_agents.render import Renderer
 from opcd_agents.runs import RunFolder
 from tests.learner.conftest import TEXTS, tiny
-from tests.learner.test_distill import CONTEXT, TASKS, anchor, play
+from tests.learner.test_distill import CONTEXT, TASKS, anchors as rows_of, play
 from tests.learner.test_recipes import Fickle
 
 folder, values, stop = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
@@ -37,7 +37,7 @@ workers = found()
 tokenizer = train_tokenizer(TEXTS, 400)
 renderer = Renderer(tokenizer)
 policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny")
-anchors = [anchor(e) for e in play(HuggingFacePolicy(tiny(len(tokenizer)), renderer, "t", longest=4), TASKS[:3], Fickle, context="Notes: x.")]
+anchors = [row for e in play(HuggingFacePolicy(tiny(len(tokenizer)), renderer, "t", longest=4), TASKS[:3], Fickle, context="Notes: x.") for row in rows_of(e, renderer)]
 resume = (folder / "config.json").exists()
 workers.wait()
 if workers.rank == 0 and not resume:

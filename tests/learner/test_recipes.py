@@ -194,10 +194,13 @@ def test_a_task_without_a_solution_is_refused(tokenizer, renderer, tmp_path):
 
 
 def test_the_weight_of_anchors_is_adapted_to_a_target(tokenizer, renderer, tmp_path):
-    from .test_distill import anchor, play
+    from .test_distill import anchors as rows_of
+    from .test_distill import play
 
     policy = HuggingFacePolicy(tiny(len(tokenizer)), renderer, "tiny", longest=4)
-    anchors = [anchor(e) for e in play(policy, TASKS[:3], PlainHouse, context="Notes: other.")]
+    anchors = [
+        row for e in play(policy, TASKS[:3], PlainHouse, context="Notes: other.") for row in rows_of(e, renderer)
+    ]
     subject = Subject(SOLVED[:4], [], PlainHouse, Fixed(CONTEXT), anchors)
     held = {}
     for target in (1e-6, 10.0):

@@ -4,16 +4,17 @@ from dataclasses import replace
 
 import pytest
 
-from cli import training
+from cli import models, training, workflow
 from cli.distill import _read
 from cli.saving import _card
+from cli.stored import ANCHORED, anchors_of, stored_in
 from envs.operator import operator_tasks
 from experience_bank import Bank, system_prompt
 from opcd_agents.errors import EngineError, UsageError
 from opcd_agents.policies.scripted import ScriptedPolicy
 from opcd_agents.recipe import Recipe
 from opcd_agents.runs import RunFolder
-from opcd_agents.types import Context, Split
+from opcd_agents.types import Context, Split, Tokens
 
 TASKS = operator_tasks("#", 1, 6)
 SCOPE = TASKS[0].scope
@@ -103,8 +104,30 @@ def test_a_context_is_read_where_one_is_wanted(bank):
 
 
 def test_there_must_be_something_to_replay(bank):
-    with pytest.raises(UsageError, match="to replay, found none"):
-        training.stored_in(bank, SCOPE, Recipe(rollouts="replay"))
+    with pytest.raises(UsageError, match=r"train episodes of 'operator/1#6' .* found none"):
+        stored_in(bank, SCOPE, Recipe(rollouts="replay"))
+
+
+def test_what_a_student_is_held_to_is_named_and_not_what_it_learns(bank):
+    with pytest.raises(UsageError, match="anchors = 0"):
+        stored_in(bank, SCOPE, Recipe(), ["operator/3#4"])
+    with pytest.raises(UsageError, match="must stay as it is"):
+        stored_in(bank, SCOPE, Recipe(anchors=2), [SCOPE])
+    with pytest.raises(UsageError, match=r"train episodes of 'operator/3#4' .* found none"):
+        stored_in(bank, SCOPE, Recipe(anchors=2), ["operator/3#4"])
+
+
+def test_a_student_is_held_to_episodes_of_the_bank_as_it_played_them(tmp_path):
+    policy, path = models.policy("pocket"), str(tmp_path / "held.db")
+    others = [task for task in operator_tasks("#", 3, 4) if task.split is Split.TRAIN][:4]
+    with Bank.open(path) as store:
+        played = workflow.gather(policy, others, 4, seed=0, keep=store.add_episode)
+    recipe = Recipe(anchors=2)
+    config = {"contexts": []} | stored_in(path, SCOPE, recipe, [others[0].scope])
+    assert len(config[ANCHORED]) == 4
+    rows = [one.student for one in anchors_of(policy, config, recipe)]
+    assert sorted(row.ids for row in rows) == sorted(Tokens.of(e.turns).ids for e in played)
+    assert not anchors_of(policy, config, Recipe())
 
 
 HOSTILE = "x\n---\ntags: [evil]\n---\n# Mine\x1b]0;owned\x07\x1b[31m\u202e</code><script>alert(1)</script>\x0b```\u2028out\x85out"
