@@ -117,16 +117,16 @@ def _canonical(values: Sequence[Value]) -> bytes:
 
     Texts are UTF-8, numbers their shortest decimal form.
     """
-    parts = [_bytes(value) for value in values]
-    lengths = [-1 if value is None else len(part) for value, part in zip(values, parts, strict=True)]
+    parts: list[bytes] = []
+    lengths: list[int] = []
+    for value in values:
+        part = value if isinstance(value, bytes) else value.encode() if isinstance(value, str) else _plain(value)
+        parts.append(part)
+        lengths.append(-1 if value is None else len(part))
     return struct.pack(f"<q{len(parts)}q", len(parts), *lengths) + b"".join(parts)
 
 
-def _bytes(value: Value) -> bytes:
-    if isinstance(value, str):
-        return value.encode()
-    if isinstance(value, bytes):
-        return value
+def _plain(value: float | None) -> bytes:
     return b"" if value is None else repr(value).encode()
 
 
