@@ -7,6 +7,7 @@ import re
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from unicodedata import normalize
 
 import opcd_agents
 from cli.console import tell
@@ -65,9 +66,11 @@ def player(name: str) -> HuggingFacePolicy | EndpointPolicy:
     if not is_endpoint(name):
         return policy(name)
     from opcd_agents.policies.endpoint import EndpointPolicy, Sampling
+    from opcd_agents.policies.service import connect
 
-    steps = Recipe()
-    there = EndpointPolicy(name, Sampling(steps.temperature, steps.longest), _renderer)
+    service = connect(name)
+    steps = recipe(service.root)
+    there = EndpointPolicy(service, Sampling(steps.temperature, steps.longest), _renderer(service.root))
     if there.notice:
         tell(there.notice)
     return there
@@ -175,7 +178,7 @@ def embedder(name: str) -> Callable[[Sequence[str]], NDArray[Any]]:
 
 def _renderer(model: str) -> Renderer | None:
     """The renderer of a model that a server names, if its tokenizer can be had from here."""
-    if not Path(model).is_dir() and not _ON_THE_HUB.fullmatch(model):
+    if not os.path.isdir(model) and not _ON_THE_HUB.fullmatch(model):
         return None
     from opcd_agents.policies.loading import load_renderer
 
@@ -186,8 +189,13 @@ def _renderer(model: str) -> Renderer | None:
 
 
 def _count(renderer: Renderer | None) -> Callable[[str], int]:
-    """Counts tokens; where no tokenizer is at hand bytes, for no tokenizer that has a token for each makes more of a text."""
-    return renderer.count if renderer else lambda text: len(text.encode())
+    """Counts tokens; where no tokenizer is at hand bytes, for none that has a token for each makes more of a text.
+
+    Some take a text's compatibility form, which may be longer, or put a blank in front.
+    """
+    return (
+        renderer.count if renderer else lambda text: 1 + max(len(t.encode()) for t in (text, normalize("NFKC", text)))
+    )
 
 
 def _packaged(name: str) -> str:

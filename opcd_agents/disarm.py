@@ -14,9 +14,24 @@ SPECIAL: Final = re.compile(
     r"|system|user|assistant|think|tool_call|tool_response)>",
     re.IGNORECASE,
 )
-_ALIKE: Final = {"<": "\u2039", "[": "\u2045"}
+# Where one could begin: more than `SPECIAL`, for tokenizers differ; a tag that an environment asks for stays.
+_BEGINS: Final = re.compile(
+    r"[<\uff1c\ufe64\u226e](?=[|\uff5c]|/?[^\s<>\uff1e]{1,100}[>\uff1e])(?!/?action>)"
+    r"|\[(?=[/|]|[A-Z]{2}|gMASK|[^\x00-\x7f])|[\ufe47\uff3b]"
+)
+_THOUGHT: Final = re.compile(r"</?think>")
+_ALIKE: Final = {"<": "\u2039", "\uff1c": "\u2039", "\ufe64": "\u2039", "\u226e": "\u2039"}
 
 
-def disarm(text: str) -> str:
-    """The text with the first character of what looks like a special token replaced by one that looks like it."""
-    return SPECIAL.sub(lambda found: _ALIKE[found[0][0]] + found[0][1:], text)
+def disarm(text: str, *, said: bool = False) -> str:
+    """The text with the first character of what could be a special token replaced by one that looks like it.
+
+    Args:
+        text: What somebody wrote.
+        said: Whether it is an earlier reply, whose marks of thinking chat templates look for.
+    """
+
+    def alike(found: re.Match[str]) -> str:
+        return found[0] if said and _THOUGHT.match(text, found.start()) else _ALIKE.get(found[0], "\u2045")
+
+    return _BEGINS.sub(alike, text)

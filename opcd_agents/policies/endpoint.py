@@ -6,11 +6,10 @@ its episodes can be learnt from. By messages (any other): text only; episodes ha
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any, Final, cast, final
 
 import numpy as np
@@ -18,17 +17,17 @@ import numpy as np
 from opcd_agents.disarm import SPECIAL, disarm
 from opcd_agents.errors import ModelError
 from opcd_agents.policies.conversation import Conversation
-from opcd_agents.policies.service import NoAnswerError, Service, connect
+from opcd_agents.policies.crowd import at_once
+from opcd_agents.policies.service import NoAnswerError, Service
 from opcd_agents.render import Renderer
 from opcd_agents.types import Info, Reply
 
-_AT_ONCE: Final = 64  # requests on their way
 _GIVEN_UP: Final = 16  # requests in a row that came to nothing, after which nobody is there
 _TRIED: Final = 16  # ids of the probe's reply; models that think refuse fewer
+_LEAST, _ABOVE = -1e6, 0.01  # log-probabilities; what rounding may add to 0
+_WIDEST: Final = 200  # characters of one id
 # Servers apply what a model's generation_config.json says unless they are told otherwise.
 _UNTOUCHED: Final = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-
-Tokenizer = Callable[[str], Renderer | None]  # name of a model -> its renderer, if it can be had
 
 
 @dataclass(frozen=True)
@@ -51,29 +50,24 @@ class EndpointPolicy:
     """Plays with a model that a server has.
 
     Args:
-        address: As `connect` takes it.
+        service: The model.
         sampling: How replies are drawn.
-        renderer: Finds the renderer of a model by its name or folder; where there is one and the server takes and gives ids, ids are spoken.
-        patience: Seconds to wait for one answer.
+        renderer: Of the model's tokenizer, if it can be had; where the server takes and gives ids, ids are spoken then.
 
     Attributes:
         renderer: That of the model, where ids are spoken.
         notice: What a user should know of how the server is spoken to, in a line.
 
     Raises:
-        UsageError: As `connect`.
-        ModelError: Nobody is there, or it answers nothing that can be used.
+        ModelError: The server answers nothing that can be used.
     """
 
     weights = ""  # a server does not tell
 
-    def __init__(
-        self, address: str, sampling: Sampling, renderer: Tokenizer = lambda name: None, patience: float = 300.0
-    ) -> None:
-        self._service = connect(address, patience)
-        self.name = self._service.name
+    def __init__(self, service: Service, sampling: Sampling, renderer: Renderer | None = None) -> None:
+        self.name = service.name
         self._failures = 0
-        self._tongue, self.notice = _agree(self._service, sampling, renderer)
+        self._tongue, self.notice = _agree(service, sampling, renderer)
         self.renderer = self._tongue.renderer if isinstance(self._tongue, _Ids) else None
 
     def begin(self, context: str | None, seeds: Sequence[int]) -> _Session:
@@ -86,14 +80,7 @@ class EndpointPolicy:
         Raises:
             ModelError: The key or the model is wrong, or so many requests in a row came to nothing that nobody is there.
         """
-        pool = ThreadPoolExecutor(max(1, min(len(jobs), _AT_ONCE)))
-        try:
-            replies = dict(zip(jobs, pool.map(_safely, jobs.values()), strict=True))
-        except BaseException:  # Ctrl-C among them: nobody should wait for minutes for what nobody will read
-            self._service.close()
-            raise
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        replies = at_once({slot: lambda job=job: _safely(job) for slot, job in jobs.items()})
         for reply in replies.values():
             self._failures = self._failures + 1 if reply.error else 0
             if self._failures >= _GIVEN_UP:
@@ -129,6 +116,10 @@ def _safely(job: Callable[[], Reply]) -> Reply:
         return job()
     except NoAnswerError as error:
         return Reply("", error=str(error))
+    except ModelError:
+        raise
+    except Exception as error:  # of whatever an answer made us do
+        return Reply("", error=f"{type(error).__name__}: {error!s:.200}")
 
 
 @final
@@ -165,6 +156,7 @@ class _Ids(_Tongue):
     service: Service
     sampling: Sampling
     renderer: Renderer
+    known: int
 
     def reply(self, so_far: Conversation, context: str | None, observation: str, seed: int) -> Reply:
         """See `_Tongue`."""
@@ -193,19 +185,20 @@ class _Ids(_Tongue):
                 "return_token_ids": True,
                 "skip_special_tokens": False,
                 "stop_token_ids": [self.renderer.end_id],
+                "ignore_eos": True,  # a reply ends as ours do, not at what generation_config.json ends some models at
             },
         )
         choice = _choice(answer)
-        ids = choice.get("token_ids")
-        logs: Any = choice.get("logprobs")
-        logs = cast("dict[str, Any]", logs).get("token_logprobs") if isinstance(logs, dict) else None
-        if not _are(ids, int) or not ids or min(ids) < 0 or choice.get("prompt_token_ids") not in (None, prompt):
+        ids, told = _numbers(choice.get("token_ids")), choice.get("logprobs")
+        logs = _numbers(cast("dict[str, Any]", told).get("token_logprobs") if isinstance(told, dict) else None)
+        right = ids and len(ids) <= self.sampling.longest and all(i in range(self.known) for i in ids)
+        if not right or choice.get("prompt_token_ids") not in (None, prompt):
             raise NoAnswerError(f"wanted the ids of a reply from {self.service.name}, got {ids!r:.80}")
-        if not _are(logs, (int, float)) or len(logs) != len(ids) or not all(-math.inf < one <= 0.01 for one in logs):
+        if len(logs) != len(ids) or not all(_LEAST <= one <= _ABOVE for one in logs):
             raise NoAnswerError(
                 f"wanted log-probabilities of {len(ids)} ids from {self.service.name}, got {logs!r:.80}"
             )
-        return ids, [min(float(one), 0.0) for one in logs], str(choice.get("text"))
+        return [int(i) for i in ids], [min(float(one), 0.0) for one in logs], str(choice.get("text"))
 
 
 @final
@@ -214,57 +207,70 @@ class _Messages(_Tongue):
     """Text, as every server's /chat/completions takes and gives it."""
 
     service: Service
-    sampling: Sampling
+    longest: int
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    system: bool = True
 
     def reply(self, so_far: Conversation, context: str | None, observation: str, seed: int) -> Reply:
         """See `_Tongue`."""
         so_far.heard.append(disarm(observation))
-        messages = [] if context is None else [{"role": "system", "content": disarm(context)}]
-        for said, heard in zip([None, *so_far.said], so_far.heard, strict=True):
-            messages += [] if said is None else [{"role": "assistant", "content": said}]
-            messages.append({"role": "user", "content": heard})
         seeded = {"seed": seed} if "temperature" in self.options else {}
-        told: Any = _choice(
-            self.service.post("/chat/completions", {**self.options, **seeded, "messages": messages})
-        ).get("message")
-        text: Any = cast("dict[str, Any]", told).get("content", "") if isinstance(told, dict) else None
-        if text is not None and not isinstance(text, str):
+        body = {**self.options, **seeded, "messages": self._messages(so_far, context)}
+        told: Any = _choice(self.service.post("/chat/completions", body)).get("message")
+        text: Any = cast("dict[str, Any]", told).get("content") or "" if isinstance(told, dict) else None
+        if not isinstance(text, str) or len(text) > _WIDEST * self.longest:
             raise NoAnswerError(f"wanted the text of a reply from {self.service.name}, got {text!r:.80}")
-        if not isinstance(told, dict):
-            raise NoAnswerError(f"wanted a message from {self.service.name}, got {told!r:.80}")
-        so_far.said.append(text or "")  # none where all of it was thought that the server keeps to itself
-        return Reply(text or "")
+        so_far.said.append(text)  # nothing where all of it was thought that the server keeps to itself
+        return Reply(text)
+
+    def _messages(self, so_far: Conversation, context: str | None) -> list[dict[str, str]]:
+        heard = list(so_far.heard)
+        messages: list[dict[str, str]] = []
+        if context is not None and self.system:
+            messages.append({"role": "system", "content": disarm(context)})
+        elif context is not None:
+            heard[0] = f"{disarm(context)}\n\n{heard[0]}"
+        for said, seen in zip([None, *so_far.said], heard, strict=True):
+            messages += [] if said is None else [{"role": "assistant", "content": disarm(said, said=True)}]
+            messages.append({"role": "user", "content": seen})
+        return messages
 
 
-def _agree(service: Service, sampling: Sampling, renderer: Tokenizer) -> tuple[_Tongue, str]:
-    """The best way of speaking that a server understands, tried once, and what is to be said of it."""
-    short = Sampling(sampling.temperature, _TRIED, sampling.thinking)
+def _agree(service: Service, sampling: Sampling, renderer: Renderer | None) -> tuple[_Tongue, str]:
+    """The best way of speaking that a server understands, each tried once, and what is to be said of it."""
     why = f"no tokenizer of {service.root} is at hand"
-    known = renderer(service.root)
-    if known is not None:
+    if renderer is not None:
+        known = 1 + max(renderer.vocabulary.values())
+        few = replace(sampling, longest=_TRIED)
         try:
-            _Ids(service, short, known).reply(Conversation(), None, "Hello.", 0)
-            return _Ids(service, sampling, known), known.notice
-        except (ModelError, IndexError) as error:
-            why = str(error)
+            _Ids(service, few, renderer, known).reply(Conversation(), None, "Hello.", 0)
+            return _Ids(service, sampling, renderer, known), renderer.notice
+        except Exception as error:  # of whatever an answer makes us do; messages may still be understood
+            why = f"{error!s:.200}"
     told = f"{service.name} is spoken to by messages, so its episodes have no token ids ({why})"
-    try:
-        _Messages(service, short, _usual(short)).reply(Conversation(), None, "Hello.", 0)
-        return _Messages(service, sampling, _usual(sampling)), told
-    except NoAnswerError as error:
-        if not error.refused:
-            raise
-    spare = {"max_completion_tokens": sampling.longest}  # models that think take neither temperature nor seed
-    _Messages(service, short, spare).reply(Conversation(), None, "Hello.", 0)
-    return _Messages(service, sampling, spare), f"{told}; it takes no temperature and plays at its own"
-
-
-def _usual(sampling: Sampling) -> dict[str, Any]:
-    options: dict[str, Any] = {"max_tokens": sampling.longest, "temperature": sampling.temperature, "top_p": 1.0}
+    usual: dict[str, Any] = {"max_tokens": 0, "temperature": sampling.temperature, "top_p": 1.0}
     if sampling.thinking is not None:
-        options["chat_template_kwargs"] = {"enable_thinking": sampling.thinking}
-    return options
+        usual["chat_template_kwargs"] = {"enable_thinking": sampling.thinking}
+    spare: dict[str, Any] = {"max_completion_tokens": 0}  # models that think take neither temperature nor seed
+    first: NoAnswerError | None = None
+    for options, system in product((usual | _UNTOUCHED, usual, spare), (True, False)):
+        try:
+            short = _Messages(service, _TRIED, _at_most(options, _TRIED), system)
+            short.reply(Conversation(), "You play a game.", "Hello.", 0)
+        except NoAnswerError as error:
+            first = first or error
+            if not error.refused:
+                raise
+            continue
+        told += "" if system else "; the context stands in front of the first message, for it takes no system message"
+        told += "; it takes no temperature and plays at its own" if options is spare else ""
+        return _Messages(service, sampling.longest, _at_most(options, sampling.longest), system), told
+    raise first or NoAnswerError(f"wanted an answer of {service.name}, got none")
+
+
+def _at_most(options: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """The options with a limit of ids, by whatever name they have for it."""
+    return {name: longest if value == 0 and name.startswith("max_") else value for name, value in options.items()}
 
 
 def _choice(answer: Mapping[str, Any]) -> dict[str, Any]:
@@ -281,8 +287,7 @@ def _alike(shown: str, decoded: str) -> bool:
     return one in other or (other != "" and other in one)
 
 
-def _are(values: Any, kind: Any) -> bool:
-    """Whether something is a list of values of a kind."""
-    return isinstance(values, list) and all(
-        isinstance(v, kind) and not isinstance(v, bool) for v in cast("list[Any]", values)
-    )
+def _numbers(values: Any) -> list[int | float]:
+    """The numbers of a list; none where it is something else."""
+    listed = cast("list[Any]", values) if isinstance(values, list) else []
+    return listed if all(type(value) in (int, float) for value in listed) else []

@@ -10,7 +10,8 @@ class Server(ThreadingHTTPServer):
     """Whose replies it gives, what kind of server it is, and what is wrong with it.
 
     Attributes:
-        kind: `vllm` (ids and messages), `plain` (messages), `thinker` (messages, but no temperature).
+        kind: `vllm` (ids and messages), `plain` (messages), `thinker` (messages, but no temperature), `strict` (messages, but no settings
+            that only some servers know), `no-system` (messages, but no role of the system).
         faults: What to do wrong, one a request from the front; none: all is well.
         asked: The bodies that came, but for those of the probe.
     """
@@ -23,7 +24,9 @@ class Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/v1"
         self.faults: list[str] = []
         self.asked: list[dict] = []
+        self.headers: list[dict] = []
         self.key = None
+        self.stall = 3.0
         self._one = threading.Lock()
 
     def handle_error(self, request, client_address):
@@ -61,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         self._send({"data": [{"id": "tiny", "root": self.server.root or "tiny"}]})
 
     def do_POST(self):
+        self.server.headers.append(dict(self.headers))
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         server = self.server
         if server.key and self.headers["Authorization"] != f"Bearer {server.key}":
@@ -68,19 +72,38 @@ class Handler(BaseHTTPRequestHandler):
         by_ids = self.path == "/v1/completions"
         if by_ids and server.kind != "vllm":
             return self._send({"error": {"message": "not here"}}, 404)
-        if server.kind == "thinker" and "temperature" in asked:
-            return self._send({"error": {"message": "Unsupported value: 'temperature'"}}, 400)
+        if reason := refusal(server.kind, asked):
+            return self._send({"error": {"message": reason}}, 400)
         if asked.get("max_tokens") != 16:
             server.asked.append(asked)
         fault = server.faults.pop(0) if server.faults else ""
-        if fault in ("500", "429", "400"):
-            return self._send({"error": {"message": fault}}, int(fault))
-        if fault == "reset":
-            return self.connection.close()
         if fault == "stall":
-            time.sleep(3)
-        answer = server.completions(asked) if by_ids else server.chat(asked)
-        self._send(spoilt(answer, fault), half=fault == "half")
+            time.sleep(server.stall)
+        if not self._spoilt(fault):
+            answer = server.completions(asked) if by_ids else server.chat(asked)
+            self._send(spoilt(answer, fault), half=fault == "half")
+
+    def _spoilt(self, fault):
+        """Do something else than to answer, where that is what is wrong."""
+        if fault in ("500", "429", "400", "403"):
+            self._send({"error": {"message": f"{fault} \x1b[31m {self.headers['Authorization']}"}}, int(fault))
+        elif fault == "elsewhere":
+            self.send_response(307)
+            self.send_header("Location", "http://127.0.0.2:9/v1/completions")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif fault == "reset":
+            self.connection.close()
+        elif fault == "drip":
+            self._drip()
+        return fault in ("500", "429", "400", "403", "elsewhere", "reset", "drip")
+
+    def _drip(self):
+        self.send_response(200)
+        self.end_headers()
+        for _ in range(100):
+            self.wfile.write(b" ")
+            time.sleep(0.1)
 
     def _send(self, body, code=200, half=False):
         data = json.dumps(body).encode()
@@ -95,6 +118,17 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
+def refusal(kind, asked):
+    """Why a server of a kind refuses what it is asked; "" if it does not."""
+    if kind == "thinker" and "temperature" in asked:
+        return "Unsupported value: 'temperature'"
+    if kind == "strict" and "min_p" in asked:
+        return "Unrecognized request argument supplied: min_p"
+    if kind == "no-system" and asked["messages"][0]["role"] == "system":
+        return "System role not supported"
+    return ""
+
+
 def spoilt(answer, fault):
     """An answer with something wrong in it."""
     whole = {"nothing": {"choices": []}, "list": [1], "text": "hello"}
@@ -102,7 +136,8 @@ def spoilt(answer, fault):
         return whole[fault]
     choice = answer["choices"][0]
     if "message" in choice:
-        choice["message"] |= {"content": {"content": 7}, "null": {"content": None}}.get(fault, {})
+        wrong = {"content": {"content": 7}, "null": {"content": None}, "long": {"content": "x" * 10_000}}
+        choice["message"] |= wrong.get(fault, {})
         return answer
     logs, ids = choice["logprobs"]["token_logprobs"], choice["token_ids"]
     wrong = {
@@ -112,6 +147,11 @@ def spoilt(answer, fault):
         "words": {"token_ids": ["seven", *ids[1:]]},
         "other tokenizer": {"text": "quite another text"},
         "other prompt": {"prompt_token_ids": [1]},
+        "huge id": {"token_ids": [2**70, *ids[1:]]},
+        "unknown id": {"token_ids": [999_999, *ids[1:]]},
+        "too many": {"token_ids": ids * 99, "logprobs": {"token_logprobs": logs * 99}},
+        "huge number": {"logprobs": {"token_logprobs": [-(10**400), *logs[1:]]}},
+        "infinite": {"logprobs": {"token_logprobs": [float("-inf"), *logs[1:]]}},
     }
     choice |= wrong.get(fault, {})
     return answer
