@@ -65,8 +65,9 @@ def player(name: str) -> HuggingFacePolicy | EndpointPolicy:
     """
     if not is_endpoint(name):
         return policy(name)
-    from opcd_agents.policies.endpoint import EndpointPolicy, Sampling
+    from opcd_agents.policies.endpoint import EndpointPolicy
     from opcd_agents.policies.service import connect
+    from opcd_agents.policies.tongues import Sampling
 
     service = connect(name)
     steps = recipe(service.root)

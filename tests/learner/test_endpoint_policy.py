@@ -11,9 +11,10 @@ import pytest
 
 from opcd_agents.disarm import disarm
 from opcd_agents.errors import ModelError, UsageError
-from opcd_agents.policies.endpoint import EndpointPolicy, Sampling
+from opcd_agents.policies.endpoint import EndpointPolicy
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.service import KEY, connect
+from opcd_agents.policies.tongues import Sampling
 from opcd_agents.render import Renderer
 from opcd_agents.rollout import play
 from opcd_agents.types import Outcome
