@@ -128,6 +128,8 @@ def validate(
         policy = models.player(model)
         with Progress("validate", episodes * (len(named) + 1)) as bar:
             found = notes.validate(opened, policy, chosen, named, episodes, seed, bar)
+        played = {one.context_id for one in found}
+        named, drawn = ([one for one in some if one.id in played] for some in (named, drawn))
         choose = {Setting.PROVED: best, Setting.FILTERED: fullest}
         winner = choose[setting](found) if setting in choose else None
         for one in named:

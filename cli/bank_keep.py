@@ -122,7 +122,7 @@ def stats(bank: Bank_ = "bank.db", as_json: Json = False) -> None:
             "split": split,
             "player": player,
             "role": role,
-            **{str(o): n for o, n in outcomes.items()},
+            **{str(o): outcomes[o] for o in Outcome},
             "episodes": outcomes.total(),
         }
         for (scope, split, player, role), outcomes in sorted(groups.items())
@@ -133,9 +133,9 @@ def stats(bank: Bank_ = "bank.db", as_json: Json = False) -> None:
     say(", ".join(f"{number} {what}" for what, number in counts.items()))
     bars = [_bar(groups[key]) for key in sorted(groups)]
     say_table(
-        ("scope", "split", "player", "role", "episodes>", "won>", f"{'won':<{_BAR // 3}}lost/out of turns"),
+        ("scope", "split", "player", "role", "episodes>", "won>", "failed>", f"{'won':<{_BAR // 3}}lost/out of turns"),
         [
-            (row["scope"], row["split"], row["player"], row["role"], row["episodes"], row.get("won", 0), bar)
+            (*(row[name] for name in ("scope", "split", "player", "role", "episodes")), row["won"], row["failed"], bar)
             for row, bar in zip(rows, bars, strict=True)
         ],
     )
@@ -162,5 +162,9 @@ def replay(
 
 
 def _bar(outcomes: Counter[Outcome]) -> str:
-    won = round(_BAR * outcomes[Outcome.WON] / max(outcomes.total(), 1))
+    """Won and lost among the episodes that were played to an end."""
+    ended = outcomes.total() - outcomes[Outcome.FAILED]
+    won = round(_BAR * outcomes[Outcome.WON] / max(ended, 1))
+    if not ended:
+        return ""
     return "\u2588" * won + "\u2591" * (_BAR - won)

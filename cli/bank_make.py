@@ -87,7 +87,7 @@ def extract(
         said = ", ".join(f"{n} {k}" for k, n in kinds.items())
         say(f"{len(all_of_it)} lessons on {scope}, {new} of them new: {said}")
         if failed:
-            say(f"{len(failed)} replies of {writer} were not in the form that was asked for, such as: {failed[0]}")
+            say(f"{len(failed)} requests to {writer} gave no lessons, such as: {failed[0]}")
         if made:
             say(f"{made} contexts in the pool; `opcd bank validate` with --setting filtered or test-time tries them")
     if pool and not made:

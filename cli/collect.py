@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import Progress, say, say_json
+from cli.console import Progress, say, say_json, tell
 from cli.options import Bank_, Embed, Json, Model, Retrieve, Seed, Tasks, check_reading
 
 app = typer.Typer()
@@ -27,6 +27,7 @@ def collect(
     import envs
     from cli import models, notes, workflow
     from experience_bank import Bank
+    from opcd_agents.errors import EngineError
     from opcd_agents.scores import score
 
     check_reading(bank, context, retrieve, embed)
@@ -54,8 +55,11 @@ def collect(
         name, counts = store.name, store.counts()
     won = score(played)
     failed = len(played) - won.episodes
+    if reason := notes.failures(played):
+        tell(reason)
+    if failed == len(played):
+        raise EngineError("every episode failed")
     if json:
         say_json({"episodes": len(played), "failed": failed, **workflow.score_data(won), "bank": counts})
         return
-    trouble = f", {failed} failed (see `opcd bank show`)" if failed else ""
-    say(f"{len(played)} episodes, {won.wins} won{trouble}; {name} now holds {counts['episodes']} episodes")
+    say(f"{len(played)} episodes, {won.wins} won; {name} now holds {counts['episodes']} episodes")

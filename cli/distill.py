@@ -78,6 +78,9 @@ def distill(
         if result["best_update"]:
             say(f"best on validation: {result['validation']:.0%} after update {result['best_update']}")
         say(f"model: {run.path / 'model'}")
+    if result["fell_back"]:
+        tell(f"went on from an older checkpoint than the last ({result['fell_back']})")
+        raise typer.Exit(4)
 
 
 _Run = tuple["RunFolder", "HuggingFacePolicy", "Roles"]

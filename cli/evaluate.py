@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.console import Progress, say, say_json, say_table
+from cli.console import Progress, say, say_json, say_table, tell
 from cli.options import Bank_, Json, Model, Seed, Tasks
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def evaluate(
     """Score a model without notes, with notes and after distillation."""
     import envs
     from cli import models, workflow
+    from cli.notes import failures
     from experience_bank import Bank
 
     began = time.perf_counter()
@@ -48,6 +49,9 @@ def evaluate(
         before = score_model(base, chosen, worlds, episodes, seed, notes)
         bar.advance("with context")
         later = score_model(student, chosen, worlds, episodes, seed, None)
+    for who, some in (("before", before), ("after", later)):
+        if reason := failures([*some.bare, *some.informed, *some.retained]):
+            tell(f"{who}: {reason}")
     result = compare(everything, chosen, before, later, seed, time.perf_counter() - began)
     show(result)
     if json:

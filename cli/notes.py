@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cli import models
+from cli.console import tell
 from cli.workflow import BUDGET, Remind, gather
 from experience_bank import Bank, consolidate, extract
 from experience_bank.chains import chain_context, where
@@ -30,9 +31,9 @@ from experience_bank.writing import (
     write_items,
     write_operations,
 )
-from opcd_agents.errors import UsageError
+from opcd_agents.errors import EngineError, UsageError
 from opcd_agents.scores import score
-from opcd_agents.types import Context, Episode, Lesson, Task
+from opcd_agents.types import Context, Episode, Lesson, Outcome, Task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -184,24 +185,45 @@ def validate(
     seed: int,
     bar: Progress,
 ) -> list[Validation]:
-    """Play tasks with each context and without any, by the same chance, and store how each did."""
+    """Play tasks with each context and without any, by the same chance, and store how each did.
+
+    Returns:
+        How those contexts did with which anything could be played.
+
+    Raises:
+        EngineError: Every episode failed, without a context or with all of them.
+    """
 
     def wins(context: Context | None, done: int) -> Mapping[str, tuple[int, int]]:
         played = gather(
             policy, tasks, episodes, seed=seed, context=context,
             watch=lambda what, n, total: bar.update(done + n, episodes * (len(contexts) + 1), what),
         )  # fmt: skip
+        if reason := failures(played):
+            tell(f"{f'with {context.id}' if context else 'without a context'}: {reason}")
         return score(played).by_task
 
     without = wins(None, 0)
+    if not without:
+        raise EngineError("every episode without a context failed; there is nothing to compare with")
     found: list[Validation] = []
     for number, context in enumerate(contexts, 1):
         mine = wins(context, number * episodes)
+        if not mine:
+            continue
         counts = {task: (*mine.get(task, (0, 0)), *without.get(task, (0, 0))) for task in {*mine, *without}}
         one = Validation(context.id, context.scope, policy.name, policy.weights, tasks[0].split, seed, counts)
         found.append(bank.add_validation(one))
         _tell_lessons(bank, context, counts)
+    if not found:
+        raise EngineError("every episode with a context failed; there is nothing to compare")
     return found
+
+
+def failures(episodes: Sequence[Episode]) -> str:
+    """How many episodes failed, and why the first one did; "" where none did."""
+    failed = [episode.error or "no reason was given" for episode in episodes if episode.outcome is Outcome.FAILED]
+    return f"{len(failed)} of {len(episodes)} episodes failed: {failed[0]:.200}" if failed else ""
 
 
 def _tell_lessons(bank: Bank, context: Context, counts: Mapping[str, tuple[int, int, int, int]]) -> None:

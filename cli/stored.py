@@ -67,7 +67,7 @@ def anchors_of(policy: HuggingFacePolicy, config: dict[str, Any], recipe: Recipe
         UsageError: The episodes are not as this student would have them.
         ModelError: One is longer than the model.
     """
-    from opcd_agents.learner.replay import check_stored
+    from opcd_agents.learner.replay import check_stored, has_ids
     from opcd_agents.learner.rows import anchors
     from opcd_agents.pocket.anchors import make_anchors
     from opcd_agents.policies.loading import positions
@@ -75,9 +75,9 @@ def anchors_of(policy: HuggingFacePolicy, config: dict[str, Any], recipe: Recipe
     if not recipe.anchors:
         return []
     if ANCHORED in config:
-        held = episodes(config, ANCHORED)
+        held = [one for one in episodes(config, ANCHORED) if has_ids(one)]
         check_stored(held, policy.renderer, replace(recipe, importance=0.0))
         longest = positions(policy.network)
-        return [row for one in held if one.turns for row in anchors(one, policy.renderer, longest)]
+        return [row for one in held for row in anchors(one, policy.renderer, longest)]
     texts = "\n".join(one["text"] for one in config["contexts"])
     return make_anchors(policy.renderer, _CONVERSATIONS, config["seed"], texts)

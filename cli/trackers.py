@@ -7,10 +7,13 @@ line in any case.
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from queue import Empty
 from typing import TYPE_CHECKING, Any, Final, final
 
 from cli.console import tell
@@ -23,6 +26,17 @@ if TYPE_CHECKING:
 
 TRACKERS: Final = {"tensorboard": "TensorBoardTracker", "trackio": "TrackioTracker", "wandb": "WandBTracker"}
 _PATIENCE: Final = 30.0  # seconds that the end of a run waits for what is still to be delivered; a short one may end before its tracker is loaded
+
+_POLL: Final = 5.0  # seconds between two looks at whether the run is still there
+_PROCESSES: Final = (
+    "WORLD_SIZE",
+    "RANK",
+    "LOCAL_RANK",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "ACCELERATE_USE_FSDP",
+)
 
 _Line = tuple[int, Mapping[str, float]]
 
@@ -54,8 +68,12 @@ class Tracking:
         for name in names:
             lines: Queue[_Line | None] = spawn.Queue()
             process = spawn.Process(target=_deliver, args=(name, folder, lines), name=f"opcd-{name}", daemon=True)
-            process.start()
-            self._processes.append((name, process, lines))
+            try:
+                process.start()
+            except OSError as error:
+                tell(f"{name} failed and is left alone: {error!r:.200}")
+            else:
+                self._processes.append((name, process, lines))
 
     def __enter__(self) -> Tracking:
         return self
@@ -63,8 +81,9 @@ class Tracking:
     def __exit__(self, *raised: object) -> None:
         for _, _, lines in self._processes:
             lines.put(None)
+        until = time.monotonic() + _PATIENCE
         for name, process, lines in self._processes:
-            process.join(_PATIENCE)
+            process.join(max(0.0, until - time.monotonic()))
             if process.is_alive():
                 tell(f"{name} does not answer: what it has not taken by now stands in metrics.jsonl")
                 process.kill()
@@ -79,13 +98,26 @@ class Tracking:
 
 def _deliver(name: str, folder: Path, lines: Queue[_Line | None]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which says when there are no more lines
+    for variable in [one for one in os.environ if one in _PROCESSES or one.startswith("TORCHELASTIC_")]:
+        del os.environ[variable]  # this process is none of those that share the run, and must not join them
     try:
         tracker = _started(name, folder)
-        while (line := lines.get()) is not None:
+        while (line := _next(lines)) is not None:
             tracker.log(line[1], step=line[0])
         tracker.finish()
     except Exception as error:  # whatever it is, it is the tracker's
         tell(f"{name} failed and is left alone: {error!r:.200}")
+
+
+def _next(lines: Queue[_Line | None]) -> _Line | None:
+    """The next line; None where there are no more, or the run was killed."""
+    while True:
+        try:
+            return lines.get(timeout=_POLL)
+        except Empty:
+            parent = parent_process()
+            if parent is None or not parent.is_alive():
+                return None
 
 
 def _started(name: str, folder: Path) -> Any:

@@ -1,16 +1,18 @@
 """Episodes as they were, as a context: what lessons have to beat (OPCD: raw traces win less than no context at all).
 
-Whole episodes only; won ones first, the shortest of them first.
+Whole episodes only, but none that failed; won ones first, the shortest of them first. Each line of what the game showed stands behind a
+bar, so that no game can write turns, endings or roles into the text.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Final
 
 from experience_bank.codec import context_id
+from experience_bank.writing.quote import lines, one_line
 from opcd_agents.errors import UsageError
-from opcd_agents.types import Context, Episode
+from opcd_agents.types import Context, Episode, Outcome
 
-RENDERER: Final = "transcripts/1"
+RENDERER: Final = "transcripts/2"
 
 
 def transcripts(
@@ -27,9 +29,10 @@ def transcripts(
     Raises:
         UsageError: There are none, or not one fits.
     """
-    ranked = sorted(episodes, key=lambda pair: (not pair[1].won, len(pair[1].turns), pair[0]))
+    whole = [pair for pair in episodes if pair[1].outcome is not Outcome.FAILED]
+    ranked = sorted(whole, key=lambda pair: (not pair[1].won, len(pair[1].turns), pair[0]))
     if not ranked:
-        raise UsageError("wanted episodes to show, got none; collect some")
+        raise UsageError("wanted episodes that did not fail to show, got none; collect some")
     text = ""
     for _, episode in ranked:
         longer = f"{text}\n\n{told(episode)}".strip()
@@ -44,5 +47,5 @@ def transcripts(
 
 def told(episode: Episode) -> str:
     """One episode as text: what was seen, what was commanded, how it ended."""
-    turns = (f"{turn.observation}\n> {turn.action}" for turn in episode.turns)
-    return "\n".join([*turns, episode.final, f"({episode.outcome})"])
+    turns = [line for turn in episode.turns for line in (*lines(turn.observation), f"> {one_line(turn.action)}")]
+    return "\n".join([*turns, *lines(episode.final), f"({episode.outcome})"])

@@ -68,6 +68,7 @@ _MEANT: Final[tuple[tuple[tuple[str, ...], str, Callable[[Recipe], bool]], ...]]
     (("group",), "method = 'grpo'", lambda r: r.method == "grpo"),
     (("learn",), "rollouts = 'play' (a replay learns from the reply it adds)", lambda r: r.rollouts == "play"),
     (("lora_alpha",), "lora_rank", lambda r: r.lora_rank > 0),
+    (("importance",), "method = 'opcd' or 'grpo', and a temperature above 0", lambda r: r.method in ("opcd", "grpo") and r.temperature > 0),
     (("hold_target",), "anchors, and a hold to adapt", lambda r: r.anchors > 0 and r.hold > 0),
 )  # fmt: skip
 
@@ -122,8 +123,8 @@ class Recipe:
             curriculum, with their own notes); there the student is held to the initial weights, so that what is not distilled is kept.
             0: none.
         hold: Weight of the anchors against what is learnt.
-        hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again, ten
-            times either way at most; 0: it stays.
+        hold_target: KL on the anchors, in nats, that the weight is adapted to, doubled or halved where it is half as far off again,
+            within a factor of 1,024 of `hold`; 0: it stays.
         nca: Weight of No-Context Anchoring (arXiv 2606.11627): reading the context again should change nothing; 0: none.
         diagnose: Mass of how many of the likeliest ids the diagnostics tell; 0: no diagnostics.
         preflight: Episodes with and without the context before the first update: is there anything to gain? 0: none.

@@ -77,7 +77,7 @@ def present(folder: Path) -> bool:
     return folder.is_dir() or folder.with_name(folder.name + ".old").is_dir()
 
 
-def restore(learner: Learner, folder: Path, run: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
+def restore(learner: Learner, folder: Path, run: str = "") -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """Load the newest whole checkpoint into the learner.
 
     Args:
@@ -86,7 +86,8 @@ def restore(learner: Learner, folder: Path, run: str = "") -> tuple[dict[str, Te
         run: As `save` was told.
 
     Returns:
-        The best weights so far, and the caller's state.
+        The best weights so far, the caller's state, and what is wrong with the checkpoint where an older one had to do ("": nothing; a newer
+        one that a kill left unfinished is no fault).
 
     Raises:
         CheckpointError: There is none, or every one there is is damaged or belongs to another run, model or teacher.
@@ -95,9 +96,10 @@ def restore(learner: Learner, folder: Path, run: str = "") -> tuple[dict[str, Te
     for candidate in (folder.with_name(folder.name + ".new"), folder, folder.with_name(folder.name + ".old")):
         if candidate.is_dir():
             try:
-                return _load(learner, _verified(candidate, run, _identity(learner)))
+                return *_load(learner, _verified(candidate, run, _identity(learner))), "; ".join(problems)
             except CheckpointError as error:
-                problems.append(str(error))
+                unfinished = candidate.name.endswith(".new") and folder.is_dir()
+                problems += [] if unfinished else [str(error)]
     told = "; ".join(problems) or f"wanted a checkpoint at {folder}, got nothing"
     raise CheckpointError(f"{told}; put a copy of it back, or begin a new run")
 

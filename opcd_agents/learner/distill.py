@@ -41,6 +41,7 @@ class Distilled:
         best_update: After which the kept weights were best on validation; 0: never validated.
         validation: Rate of wins then.
         sampled: Ids sampled for training in all.
+        fell_back: Why it went on from an older checkpoint than the last; "": it did not.
     """
 
     trained: Any
@@ -48,6 +49,7 @@ class Distilled:
     best_update: int
     validation: float
     sampled: int
+    fell_back: str = ""
 
     @property
     def data(self) -> dict[str, Any]:
@@ -93,9 +95,9 @@ def distill(
     roles = roles or cast_roles(policy, recipe, load or _no_other, workers, seed)
     going = _Going(policy, subject, recipe, run, seed, workers, roles)
     state = _State(hold=recipe.hold)
-    best = snapshot(policy.network)
+    best, fell_back = snapshot(policy.network), ""
     if resume and checkpoint.present(run.checkpoint):
-        best, kept = checkpoint.restore(roles.learner, run.checkpoint, run.identity)
+        best, kept, fell_back = checkpoint.restore(roles.learner, run.checkpoint, run.identity)
         state = _state(kept)
     saved = state.seconds
     going.log_from(state.update)
@@ -115,7 +117,7 @@ def distill(
         policy.network.load_state_dict(best, strict=False)
     trained = roles.trained()
     policy.network = trained if isinstance(trained, PreTrainedModel) else policy.network
-    return Distilled(trained, state.update, state.best_update, state.best, state.sampled)
+    return Distilled(trained, state.update, state.best_update, state.best, state.sampled, fell_back)
 
 
 @dataclass

@@ -236,6 +236,10 @@ class Learner:
         theirs = teaches([e.teacher for e in examples], self._passes) if teaches is not None else None
         hidden = student_states(self.student, rows, self.settings.dtype, checkpointing=self.settings.checkpointing)
         head = shared_rows(head_of(self.student).weight.to(hidden.dtype), theirs)
+        if theirs is not None and int(said.max()) >= len(head):
+            raise LearnerError(
+                f"wanted sampled ids that the teacher knows, below {len(head)}, got {int(said.max())}; take another teacher"
+            )
         result = fused(objective, hidden, head, theirs, said, each, sampler=self._sampler(examples), top=top)
         result.loss.backward()
         begins = counts.cumsum(0) - counts

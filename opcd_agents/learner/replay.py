@@ -71,7 +71,7 @@ def check_stored(stored: Sequence[Episode], renderer: Renderer, recipe: Recipe) 
         raise UsageError("wanted stored episodes with token ids, got none; collect some with the student")
     for episode in stored:
         before = None
-        for number, turn in enumerate(episode.turns):
+        for number, turn in enumerate(episode.turns if has_ids(episode) else ()):
             if reason := _strange(turn, before, renderer, recipe):
                 who = episode.provenance.model
                 raise UsageError(
@@ -96,7 +96,12 @@ def _strange(turn: Turn, before: Turn | None, renderer: Renderer, recipe: Recipe
 
 def _beginnings(stored: Sequence[Episode]) -> list[tuple[Episode, int]]:
     """Whatever can be replayed: an episode, and which reply is said anew."""
-    return [(e, n) for e in stored for n, turn in enumerate(e.turns) if turn.prompt_ids]
+    return [(e, n) for e in stored if has_ids(e) for n in range(len(e.turns))]
+
+
+def has_ids(episode: Episode) -> bool:
+    """Whether every turn of an episode has token ids; one that was played by text has none."""
+    return bool(episode.turns) and all(turn.prompt_ids and turn.sampled_ids for turn in episode.turns)
 
 
 def _ended(episode: Episode, number: int, reply: Reply) -> Episode:

@@ -142,7 +142,8 @@ READS = [
 @pytest.mark.parametrize("as_json", [(), ("--json",)])
 def test_commands_that_read_leave_every_byte_as_it_was(opcd, bank, tmp_path, as_json):
     before = Path(bank).read_bytes()
-    for command in READS:
+    key = last(opcd("bank", "ls", "--bank", bank, "--json"))["episodes"][0]["id"]
+    for command in (*READS, ("show", key), ("replay", key)):
         done = opcd("bank", *command, "--bank", bank, *as_json)
         assert done.code == 0, (command, done.err)
         if as_json:

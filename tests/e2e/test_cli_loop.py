@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -278,3 +279,19 @@ def test_a_terminal_that_cannot_show_a_letter_ends_no_command(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Ein ?l ?." in done.stdout
+
+
+def test_a_run_that_goes_on_from_an_older_checkpoint_ends_with_4(opcd, tmp_path):
+    recipe, bank, out = tmp_path / "r.toml", tmp_path / "bank.db", tmp_path / "run"
+    recipe.write_text("updates = 1\nepisodes = 2\nanchors = 0\nvalidate = 0\nkeep = 'last'\npreflight = 0\n")
+    assert opcd("collect", "operator:1#6", "--episodes", 2, "--bank", bank).code == 0
+    note = tmp_path / "note.txt"
+    note.write_text("Notes: a # b is the last digit of 1 a plus 6 b.")
+    assert opcd("bank", "context", "operator/1#6", "--text", note, "--bank", bank).code == 0
+    begun = opcd("distill", "operator:1#6", "--bank", bank, "--recipe", recipe, "--out", out)
+    assert begun.code == 0, begun.err
+    shutil.copytree(out / "checkpoint", out / "checkpoint.old")
+    (out / "checkpoint" / "manifest.json").write_text("{")
+    done = opcd("distill", "--resume", out, "--json")
+    assert (done.code, bool(last_json(done.out)["fell_back"])) == (4, True)
+    assert "older checkpoint" in done.err

@@ -238,3 +238,13 @@ def test_an_update_without_any_advantage_is_none(tokenizer, renderer, tmp_path):
     subject = Subject(TASKS[:4], [], Lost, Fixed(CONTEXT))
     recipe = replace(SMALL, method="grpo", group=2, updates=2)
     assert all("loss" not in line for line in lines_of(tokenizer, renderer, subject, recipe, tmp_path / "run"))
+
+
+def test_episodes_that_were_played_by_text_are_passed_over(tokenizer, renderer):
+    stored = play(player(tokenizer, renderer), TASKS[:2], PlainHouse)
+    text = replace(
+        stored[0], turns=tuple(replace(t, prompt_ids=(), sampled_ids=(), logprobs=()) for t in stored[0].turns)
+    )
+    check_stored([text, stored[1]], renderer, SMALL)
+    with pytest.raises(UsageError, match="with token ids"):
+        check_stored([text], renderer, SMALL)

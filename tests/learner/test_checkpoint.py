@@ -124,3 +124,19 @@ def test_a_state_of_another_version_is_a_line(tokenizer, renderer, tmp_path):
     checkpoint.save(learner_of(policy.network), {}, {"update": 1, "odd": 2}, run.checkpoint, run.identity)
     with pytest.raises(CheckpointError, match="another version"):
         distill(policy, Subject(TASKS[:4], [], PlainHouse, Fixed(CONTEXT)), SMALL, run, resume=True)
+
+
+def test_what_an_older_one_had_to_do_for_is_told(saved):
+    folder, learner = saved
+    shutil.copytree(folder, folder.with_name("checkpoint.old"))
+    assert checkpoint.restore(learner, folder, "mine")[2] == ""
+    (folder / "manifest.json").write_text("{")
+    assert str(folder) in checkpoint.restore(learner, folder, "mine")[2]
+
+
+def test_one_that_a_kill_left_unfinished_is_no_fault(saved):
+    folder, learner = saved
+    unfinished = folder.with_name("checkpoint.new")
+    shutil.copytree(folder, unfinished)
+    (unfinished / "manifest.json").unlink()
+    assert checkpoint.restore(learner, folder, "mine")[2] == ""

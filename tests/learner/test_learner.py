@@ -116,7 +116,7 @@ def test_a_checkpoint_resumes_to_the_bit(network, examples, tmp_path):
     checkpoint.save(straight, weights, {"update": 2}, tmp_path / "checkpoint")
     straight.update(examples)
     resumed = Learner(copy.deepcopy(initial).requires_grad_(), Frozen(initial), ReverseKL(), Settings(lr=1e-3))
-    best, state = checkpoint.restore(resumed, tmp_path / "checkpoint")
+    best, state, _ = checkpoint.restore(resumed, tmp_path / "checkpoint")
     assert state == {"update": 2}
     assert all(torch.equal(best[n], w) for n, w in weights.items())
     resumed.update(examples)
@@ -178,6 +178,6 @@ def test_a_disk_that_fails_at_any_write_leaves_the_last_checkpoint(
     monkeypatch.setattr(checkpoint, "write_atomic", failing)
     with pytest.raises(CheckpointError, match="cannot write the checkpoint"):
         checkpoint.save(learner, {}, {"update": 1}, folder)
-    _, state = checkpoint.restore(learner, folder)
+    _, state, _ = checkpoint.restore(learner, folder)
     assert (state, learner.updates) == ({"update": 0}, 0)
     assert all(torch.equal(kept[name], p) for name, p in network.named_parameters())

@@ -212,3 +212,9 @@ def test_a_teacher_that_cannot_be_says_why(named, says):
 def test_who_reads_a_context(named, reads):
     assert recipe_from(named).reads_context is reads
     assert recipe_from(named | {"nca": 0.1}).reads_context
+
+
+@pytest.mark.parametrize("values", [{"method": "sft"}, {"method": "off-policy"}, {"temperature": 0.0}])
+def test_importance_needs_a_student_that_draws(values):
+    with pytest.raises(UsageError, match="importance"):
+        Recipe(importance=2.0, **values)

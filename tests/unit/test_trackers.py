@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from ast import literal_eval
 from pathlib import Path
 
@@ -64,6 +66,17 @@ if __name__ == "__main__":
 """
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from cli import trackers
+if __name__ == "__main__":
+    tracking = trackers.Tracking(["tensorboard"], Path(sys.argv[1]) / "run")
+    print(tracking._processes[0][1].pid, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
 def tracked(folder, lines, fault="", patience=60.0):
     """A run with a wandb that has a fault, in a process whose end is waited for: what wandb was told, and how the process ended."""
     (folder / "wandb.py").write_text(WANDB.format(told=str(folder / "told"), fault=fault))
@@ -116,3 +129,40 @@ def test_tensorboard_itself(tmp_path):
 def test_an_unknown_one_is_answered_with_the_nearest():
     with pytest.raises(UnknownNameError, match="did you mean 'wandb'"):
         trackers.refuse_unknown(["wandbb"])
+
+
+def test_a_tracker_joins_no_group_of_processes(tmp_path, monkeypatch):
+    """Its process is begun by the first of several, whose address and number it must not take for its own."""
+    events = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator", reason="the extra `trackers`"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        group = {
+            "WORLD_SIZE": "2",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(taken.getsockname()[1]),
+        }
+        for name, value in group.items():
+            monkeypatch.setenv(name, value)
+        with trackers.Tracking(["tensorboard"], tmp_path / "run") as tracking:
+            tracking.log(LINE)
+    told = events.EventAccumulator(str(tmp_path / "run" / "run")).Reload()
+    assert [e.value for e in told.Scalars("loss")] == [LINE["loss"]]
+
+
+def test_a_tracker_does_not_outlive_a_run_that_was_killed(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(KILLED)
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == -9
+    child, until = Path("/proc") / done.stdout.strip(), time.monotonic() + 40
+    while child.exists() and "Z" not in (child / "stat").read_text().split(")")[1][:3] and time.monotonic() < until:
+        time.sleep(0.2)
+    assert time.monotonic() < until
