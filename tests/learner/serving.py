@@ -14,6 +14,7 @@ class Server(ThreadingHTTPServer):
             that only some servers know), `no-system` (messages, but no role of the system).
         faults: What to do wrong, one a request from the front; none: all is well.
         asked: The bodies that came, but for those of the probe.
+        says: What it answers to messages instead of the model.
     """
 
     daemon_threads = True
@@ -26,6 +27,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[dict] = []
         self.headers: list[dict] = []
         self.key = None
+        self.says = ""
         self.stall = 3.0
         self.closing = threading.Event()
         self._one = threading.Lock()
@@ -48,8 +50,8 @@ class Server(ThreadingHTTPServer):
         renderer, said = self.policy.renderer, asked["messages"]
         context = said[0]["content"] if said[0]["role"] == "system" else None
         by_role = {role: [one["content"] for one in said if one["role"] == role] for role in ("user", "assistant")}
-        reply = self._reply(renderer.prompt(context, by_role["user"], by_role["assistant"]), asked)
-        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": reply.text}}]}
+        text = self.says or self._reply(renderer.prompt(context, by_role["user"], by_role["assistant"]), asked).text
+        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": text}}]}
 
     def _reply(self, prompt, asked):
         with self._one:

@@ -55,3 +55,28 @@ def test_somebody_who_is_not_there_is_one_line(opcd, tmp_path):
     assert done.code == 1
     assert "wanted an answer" in done.err
     assert "Traceback" not in done.err
+
+
+def test_a_model_behind_a_server_writes_lessons_and_is_validated_with_them(opcd, tmp_path):
+    bank, note = tmp_path / "bank.db", tmp_path / "note.txt"
+    note.write_text("Notes: a # b is the last digit of 3 a plus 4 b.")
+    for server in serving(models.policy("pocket"), "plain", str(WEIGHTS)):
+        assert opcd("collect", "operator:3#4", "--model", server.url, "--bank", bank, "--episodes", 4).code == 0
+        server.says = "- EXPERIENCE ITEM: Think of the last digit alone. [turns 0]"
+        told = last(opcd("bank", "extract", "operator/3#4", "--writer", server.url, "--bank", bank, "--json"))
+        assert told["failed"] == []
+        with Bank.open(bank, "r") as opened:
+            written = [one for _, one in opened.lessons() if "last digit alone" in one.statement]
+        assert written
+        assert all(one.evidence for one in written)
+        server.faults = ["", "", *["400"] * 4]  # what is tried first, and the model's list
+        told = last(opcd("bank", "extract", "operator/3#4", "--writer", server.url, "--bank", bank, "--json"))
+        assert any("refused: 400" in one for one in told["failed"])
+        server.says, server.faults = "", []
+        assert opcd("bank", "context", "operator/3#4", "--text", note, "--bank", bank).code == 0
+        found = last(
+            opcd("bank", "validate", "operator:3#4", "--model", server.url, "--episodes", 8, "--bank", bank, "--json")
+        )
+        assert found["contexts"][0]["with"].endswith("/8")
+        shown = opcd("play", "operator:3#4", "--model", server.url, "--context", "operator/3#4", "--bank", bank)
+        assert shown.code == 0, shown.err

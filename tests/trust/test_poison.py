@@ -193,3 +193,24 @@ def test_a_chain_does_not_carry_poison_on():
         first, second = write_chains(writer, [("a", episode()), ("b", episode())], seeds=[0], steps=2, previous=True)
         assert first.failed or f"| {said(first)}\n" in second.prompt
         assert second.failed or said(second) == said(first)
+
+
+def test_two_hundred_poisoned_episodes_reach_no_terminal_and_no_context(tmp_path, opcd):
+    """Every command that shows a bank, and every form of context, on a bank of nothing else."""
+    path = tmp_path / "bank.db"
+    with Bank.open(path) as opened:
+        opened.add_episodes([episode(poison, poison, poison, poison) for poison in POISON])
+        keys = opened.episode_ids()
+        scope = opened.episode(keys[0])[1].task.scope
+    commands = [
+        ("ls",), ("stats",), ("verify",), ("doctor",), *(("show", key) for key in keys[::20]), ("ls", "lessons"),
+        ("context", scope, "--style", "raw", "--budget", 100_000, "--model", "pocket"), ("extract", scope), ("ls", "contexts"),
+    ]  # fmt: skip
+    for command in commands:
+        done = opcd("bank", *command, "--bank", path)
+        assert done.code in (0, 1), (command, done.err)
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e\u2066]", done.out + done.err), command
+    with Bank.open(path, "r") as opened:
+        raw = opened.context(scope).text
+    assert all(line.startswith(("| ", "> ", "(lost)")) or not line for line in raw.splitlines())
+    assert not any(token in raw for token in TOKENS)
