@@ -45,7 +45,10 @@ def stored_in(bank: str, scope: str, recipe: Recipe, anchors: Sequence[str] = ()
         with Bank.open(bank, "r") as store:
             keys = {one: store.episode_ids(one, Split.TRAIN, role) for one in scopes}
         if bare := [one for one in scopes if not keys[one]]:
-            raise UsageError(f"wanted train episodes of {bare[0]!r} in {bank}, found none; run `opcd collect` first")
+            purpose = "to replay" if use == REPLAYED else "to hold the student to"
+            raise UsageError(
+                f"wanted train episodes of {bare[0]!r} in {bank} {purpose}, found none; run `opcd collect` first"
+            )
         found[use] = [key for one in scopes for key in keys[one]]
     return found and {"bank": bank if "://" in bank else str(Path(bank).resolve()), **found}
 
