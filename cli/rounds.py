@@ -39,10 +39,13 @@ def rounds(
     """Learn from experience again and again; scores without notes, on test tasks, after every round."""
     import envs
     from cli import models, workflow
+    from cli.training import cast, check_tasks
     from opcd_agents.learner.parallel import found
     from opcd_agents.types import Split
 
     chosen, steps = envs.tasks(tasks), models.recipe(model, recipe)
+    check_tasks(chosen, steps)
+    cast(models.policy(model, steps), steps, seed)  # who is missing is told before anything is played
     held_out = workflow.split(chosen, Split.TEST)
     name, student, workers = model, models.policy(model, steps), found()
     scores = [_score(student, held_out, test, seed, 0)]

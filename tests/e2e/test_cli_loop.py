@@ -227,6 +227,17 @@ def test_what_is_missing_is_told_before_a_run_is_begun(opcd, tmp_path, named, co
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("named", "words"), [('teacher = "./no-such-folder"', "no-such-folder"), ('contexts = "solution"', "without one")]
+)
+def test_rounds_tell_what_is_missing_before_anything_is_played(opcd, tmp_path, named, words):
+    (recipe := tmp_path / "r.toml").write_text(named)
+    done = opcd("rounds", "operator:1#6", "--recipe", recipe, "--out", tmp_path / "rounds")
+    assert (done.code, words in done.err) == (2, True), done.err
+    assert "score" not in done.err
+    assert not (tmp_path / "rounds").exists()
+
+
 @pytest.mark.parametrize("config", ["{}", "[]", '{"model": "pocket"}'])
 def test_a_damaged_run_cannot_be_resumed(opcd, tmp_path, config):
     (tmp_path / "config.json").write_text(config)
