@@ -51,9 +51,6 @@ def _card(config: dict[str, Any], result: dict[str, Any]) -> str:
     told = {"model": config["model"], "tasks": config["tasks"], "seed": config["seed"]}
     facts = told | {"recipe": config["recipe"], "result": result}
     lines = (f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in facts.items())
-    read = [f"context {one['id']}:\n{one['text']}" for one in config["contexts"]]
-    if not read:
-        read = ["each task's reference solution" if config["recipe"].get("contexts") == "solution" else "nothing"]
     return f"""# A model distilled with opcd-agents
 
 On-Policy Context Distillation (arXiv 2602.12275), or a baseline of it, trained from and for text games: a demonstration model.
@@ -62,8 +59,20 @@ On-Policy Context Distillation (arXiv 2602.12275), or a baseline of it, trained 
 
 What the teacher read:
 
-{_quoted(read)}
+{_quoted(_read(config))}
 """
+
+
+def _read(config: dict[str, Any]) -> list[str]:
+    """What the teacher read: of a context that was named with a method that has no use for one, nothing."""
+    from opcd_agents.recipe import Recipe
+
+    told = config["recipe"]
+    if not Recipe(**{key: told[key] for key in ("method", "nca") if key in told}).reads_context:
+        return ["nothing"]
+    if told.get("contexts") == "solution":
+        return ["each task's reference solution"]
+    return [f"context {one['id']}:\n{one['text']}" for one in config["contexts"]] or ["nothing"]
 
 
 def _quoted(texts: Iterable[str]) -> str:

@@ -45,7 +45,7 @@ class Subject:
         """Refuse what a recipe cannot be done with.
 
         Raises:
-            UsageError: There is no context, nothing to play, or nothing that could be replayed.
+            UsageError: There is no context, nothing to play or to validate on, or nothing that could be replayed.
         """
         if recipe.reads_context and isinstance(self.contexts, Nothing):
             raise UsageError(f"wanted a context to learn from with method = {recipe.method!r}, got none")
@@ -53,6 +53,10 @@ class Subject:
             check_stored(self.stored, renderer, recipe)
         elif not self.tasks:
             raise UsageError("wanted tasks to train on, got none")
+        if recipe.validate and not self.validation:
+            raise UsageError(
+                "wanted validation tasks to choose the weights with, got none; use validate = 0, keep = 'last'"
+            )
 
 
 def gathered(

@@ -14,6 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from opcd_agents.errors import ModelError
+
 _STEP = 64  # cells added at a time
 _FULL, _SLIDING = "full_attention", "sliding_attention"  # types of layers, as transformers calls them
 
@@ -103,18 +105,34 @@ class RowCache:
 
         Returns:
             Hidden states [rows, new, size]; those behind a row's count mean nothing.
+
+        Raises:
+            ModelError: A row would be longer than the positions of the model.
         """
         first = len(ids)
         at = self.lengths[:first, None] + torch.arange(ids.shape[1], device=ids.device)
         seen = int(at.max()) + 1
+        places = self._places(at, seen, self.lengths[:first] + counts)
         for lane in self._lanes:
             lane.at, lane.seen = at, seen
         masks: Any = self._masks(at, seen)  # some models take one for each type of layer
         out = self._model(
-            input_ids=ids, attention_mask=masks, position_ids=at, past_key_values=self._cache, use_cache=True
+            input_ids=ids, attention_mask=masks, position_ids=places, past_key_values=self._cache, use_cache=True
         )
         self.lengths = torch.cat([self.lengths[:first] + counts, self.lengths[first:]])
         return out.last_hidden_state
+
+    def _places(self, at: Tensor, seen: int, lengths: Tensor) -> Tensor:
+        """Positions of the ids at `at`; of padding behind the last one that the model has, that one."""
+        most: int | None = getattr(self._model.config, "max_position_embeddings", None)
+        if most is None or seen <= most:
+            return at
+        if (longest := int(lengths.max())) > most:
+            raise ModelError(
+                f"wanted rows of at most {most} ids, the positions of the model, got one of {longest}; "
+                "shorten the context, the replies or the episodes, or take a model with more positions"
+            )
+        return at.clamp(max=most - 1)
 
     def _masks(self, at: Tensor, seen: int) -> Tensor | dict[str, Tensor]:
         """What the ids at positions `at` [rows, new] must not look at: what comes later, or lies before a window."""

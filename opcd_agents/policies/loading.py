@@ -151,7 +151,7 @@ def load_renderer(model: str) -> Renderer:
 
 def positions(network: PreTrainedModel) -> int | None:
     """The longest row that the model was made for; None where its config does not say."""
-    return getattr(network.config, "max_position_embeddings", None)
+    return getattr(network.config.get_text_config(), "max_position_embeddings", None)
 
 
 def check(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -163,9 +163,10 @@ def check(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     """
     if not tokenizer.chat_template:
         raise ModelError(f"wanted a tokenizer with a chat template, got {name!r} without one (a base model?)")
-    if getattr(network.config, "final_logit_softcapping", None):
+    config = network.config.get_text_config()  # of the part that reads text, where a model has others
+    if getattr(config, "final_logit_softcapping", None):
         raise ModelError(f"{name!r} caps its logits, which the fused loss does not know yet")
-    if any(getattr(network.config, key, None) not in (None, 1, 1.0) for key in _SCALES):
+    if any(getattr(config, key, None) not in (None, 1, 1.0) for key in _SCALES):
         raise ModelError(f"{name!r} scales its logits, which the fused loss does not know yet")
     head_of(network)
     if not _cache_is_exact(network):
@@ -179,7 +180,7 @@ def _cache_is_exact(network: PreTrainedModel) -> bool:
     A few ids are enough: a window, where there is one, is made shorter than they are meanwhile.
     """
     decoder = network.get_decoder()
-    rows = [[1 + 7 * i % (network.config.vocab_size - 1) for i in range(_TRIED)], [1, 2, 3, 4]]
+    rows = [[1 + 7 * i % (head_of(network).weight.shape[0] - 1) for i in range(_TRIED)], [1, 2, 3, 4]]
     with _short_window(decoder.config):
         try:
             cache = RowCache(decoder, len(rows))

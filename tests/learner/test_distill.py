@@ -125,6 +125,7 @@ def test_both_rows_come_from_one_episode_whoever_played(tokenizer, renderer):
 def test_validation_tasks_are_wanted(tokenizer, renderer, subject, tmp_path):
     with pytest.raises(UsageError, match="validation tasks"):
         run(tokenizer, renderer, replace(subject, validation=[]), replace(RECIPE, updates=5), tmp_path / "none")
+    assert not (tmp_path / "none" / "metrics.jsonl").exists()  # nothing was played for it
 
 
 class Broken(PlainHouse):

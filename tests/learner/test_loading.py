@@ -5,13 +5,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from cli.saving import save_model
 from opcd_agents.errors import ModelError, RunError
 from opcd_agents.learner.distill import Distilled
 from opcd_agents.learner.roles import cast_roles
 from opcd_agents.policies.huggingface import HuggingFacePolicy
-from opcd_agents.policies.loading import check, load, quiet_peft
+from opcd_agents.policies.loading import check, load, positions, quiet_peft
 from opcd_agents.recipe import Recipe
 from opcd_agents.runs import RunFolder
 from opcd_agents.types import Example, Tokens
@@ -61,6 +62,20 @@ def test_logits_that_are_more_than_a_product_are_refused(network, tokenizer, key
     setattr(network.config, key, 0.5)
     with pytest.raises(ModelError, match="logits"):
         check(network, tokenizer, "odd")
+
+
+def test_a_model_that_also_sees_is_taken_by_the_part_that_reads(tokenizer):
+    """Gemma 3 from 4B on: the config of what reads lies inside of that of the whole."""
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    reads = size | {"vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 99}
+    sees = size | {"image_size": 28, "patch_size": 14}
+    config = Gemma3Config(text_config=reads, vision_config=sees, mm_tokens_per_image=4)
+    network = Gemma3ForConditionalGeneration(config).eval()
+    check(network, tokenizer, "seer")
+    assert positions(network) == 99
+    network.config.text_config.final_logit_softcapping = 0.5
+    with pytest.raises(ModelError, match="caps its logits"):
+        check(network, tokenizer, "seer")
 
 
 def test_a_model_that_cannot_be_written_leaves_no_part(network, renderer, tmp_path):

@@ -6,7 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from opcd_agents.errors import ModelError
 from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.types import Tokens, Turn
@@ -142,3 +144,19 @@ def test_cache_equals_one_pass(network):
             whole = network.get_decoder()(torch.tensor([row])).last_hidden_state[0, 2:]
             torch.testing.assert_close(states[i, : len(whole)], whole, atol=1e-4, rtol=1e-4)
     assert cache.lengths.tolist() == [4, 7]
+
+
+def test_rows_end_where_the_positions_of_the_model_do():
+    """Padding beside a row that is nearly full is no id of it; one id too many is told, for a table of positions has no row for it."""
+    torch.manual_seed(0)
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=2)).eval()
+    decoder = network.get_decoder()
+    rows = [list(range(16)), list(range(20, 32))]
+    cache = RowCache(decoder, 2)
+    with torch.inference_mode():
+        cache.append([rows[0][:14], rows[1][:2]])
+        hidden = cache.append([rows[0][14:], rows[1][2:]])
+        for row, last in zip(rows, hidden, strict=True):
+            torch.testing.assert_close(last, decoder(torch.tensor([row])).last_hidden_state[0, -1])
+        with pytest.raises(ModelError, match="wanted rows of at most 16 ids, the positions of the model, got one of 17"):
+            cache.append([[1], [2]])

@@ -148,3 +148,19 @@ def test_a_card_shows_hostile_texts_and_does_nothing_else():
 def test_a_card_without_a_context_says_what_was_read(contexts, read):
     config = {"model": "m", "tasks": "t", "seed": 0, "recipe": {"contexts": contexts}, "contexts": []}
     assert f"What the teacher read:\n\n    {read}\n" in _card(config, {})
+
+
+@pytest.mark.parametrize(
+    ("recipe", "read"),
+    [
+        ({"method": "sft"}, "nothing"),
+        ({"method": "grpo", "nca": 0.0}, "nothing"),
+        ({"method": "grpo", "nca": 0.5}, "context c:"),
+        ({"method": "opcd", "contexts": "solution"}, "each task's reference solution"),
+        ({"method": "off-policy", "contexts": "random"}, "context c:"),
+    ],
+)
+def test_a_card_says_what_was_read_and_not_what_lay_there(recipe, read):
+    """Rounds make notes whatever the method is."""
+    read_by = {"contexts": [{"id": "c", "scope": SCOPE, "text": "Notes."}], "recipe": recipe}
+    assert f"What the teacher read:\n\n    {read}\n" in _card({"model": "m", "tasks": "t", "seed": 0} | read_by, {})
