@@ -39,7 +39,7 @@ def rounds(
     """Learn from experience again and again; scores without notes, on test tasks, after every round."""
     import envs
     from cli import models, workflow
-    from cli.training import cast, check_tasks
+    from cli.training import cast, check_tasks, run_config
     from opcd_agents.learner.parallel import found
     from opcd_agents.types import Split
 
@@ -48,6 +48,7 @@ def rounds(
     cast(models.policy(model, steps), steps, seed)  # who is missing is told before anything is played
     held_out = workflow.split(chosen, Split.TEST)
     name, student, workers = model, models.policy(model, steps), found()
+    _refuse_others(out, count, run_config(tasks, student, [], steps, seed))
     scores = [_score(student, held_out, test, seed, 0)]
     for number in range(1, count + 1):
         name = str(out / f"round-{number}" / "model")
@@ -66,6 +67,31 @@ def rounds(
         [(r["round"], f"{100 * r['rate']:.1f}", f"{100 * r['low']:.1f} to {100 * r['high']:.1f}") for r in rows],
     )
     say(f"model: {name}")
+
+
+def _refuse_others(out: Path, count: int, mine: dict[str, Any]) -> None:
+    """Refuse a folder whose rounds were asked for otherwise: their scores would be told as those of this command.
+
+    Args:
+        out: Folder of the rounds.
+        count: How many are looked at.
+        mine: The config of a run as this command would have it, with the seed of all rounds.
+
+    Raises:
+        RunError: A round that is there differs.
+    """
+    from opcd_agents.errors import RunError
+    from opcd_agents.runs import RunFolder
+
+    for number in range(1, count + 1):
+        folder = out / f"round-{number}"
+        if not (folder / "config.json").is_file():
+            continue
+        there = RunFolder.open(folder).config
+        same = ("tasks", "recipe", *(("weights",) if number == 1 else ()))  # each later one begins with the one before
+        wanted = {key: mine[key] for key in same} | {"seed": mine["seed"] + number}
+        if other := [key for key in wanted if there.get(key) != wanted[key]]:
+            raise RunError(f"{folder} was begun with another {other[0]}; go on as it began, or choose another --out")
 
 
 def _round(

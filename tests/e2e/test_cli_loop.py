@@ -114,6 +114,12 @@ def test_rounds_learn_from_what_came_before_and_go_on(opcd, recipe, tmp_path):
     assert told["rounds"][:2] == last_json(first.out)["rounds"]
     with Bank.open(tmp_path / "r" / "bank.db", "r") as opened:
         assert opened.counts()["episodes"] == 24
+    (other := tmp_path / "other.toml").write_text(RECIPE)
+    for key, asked in (("tasks", ("rounds", "house:6", *args[2:])), ("recipe", (*args, "--recipe", other)), ("seed", (*args, "--seed", 1)),
+                       ("weights", (*args, "--model", tmp_path / "r" / "round-1" / "model"))):  # fmt: skip
+        refused = opcd(*asked, "--rounds", 1)
+        assert (refused.code, f"was begun with another {key}" in refused.err) == (1, True), refused.err
+        assert "score" not in refused.err
 
 
 def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
