@@ -46,12 +46,17 @@ def resolve(name: str) -> str:
         raise UsageError(f"wanted a model whose weights are here, got {name!r}; an endpoint can play, write and teach")
     folder = os.path.expanduser(name)
     if name and os.path.isdir(folder):  # False, not an error, for what can be no path
-        return folder
+        return os.path.abspath(folder)  # an adapter keeps it as the name of what is beneath it
     if name.startswith((".", "/", "~")):
         raise UsageError(f"wanted a model folder, got {name!r}, which is no folder")
     if _ON_THE_HUB.fullmatch(name):
         return name
     raise UnknownNameError("model", name, (*PACKAGED, "./FOLDER", "ORG/NAME"))
+
+
+def lasting(name: str) -> str:
+    """The name of a model that means the same in another working directory."""
+    return resolve(name) if name not in PACKAGED and os.path.isdir(os.path.expanduser(name)) else name
 
 
 def player(name: str) -> HuggingFacePolicy | EndpointPolicy:

@@ -144,8 +144,10 @@ def run_config(
     """Everything that is needed to repeat or resume a run."""
     from dataclasses import asdict
 
+    from cli import models
+
     read = [{"id": context.id, "scope": context.scope, "text": context.text} for context in contexts]
-    model = {"model": policy.name, "weights": policy.weights}
+    model = {"model": models.lasting(policy.name), "weights": policy.weights}
     return {"tasks": tasks, **model, "contexts": read, "recipe": asdict(recipe), "seed": seed, "track": list(track)}
 
 

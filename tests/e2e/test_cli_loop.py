@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli import models
 from experience_bank import Bank
 
 RECIPE = """
@@ -99,6 +100,23 @@ def test_an_adapter_is_trained_and_played_with(opcd, bank, recipe, tmp_path):
     assert (out / "model" / "adapter_model.safetensors").is_file()
     assert not (out / "model" / "model.safetensors").exists()
     assert opcd("play", "house:5", "--model", out / "model").code == 0
+
+
+def test_a_run_with_a_model_beside_it_goes_on_from_elsewhere(opcd, tmp_path, monkeypatch):
+    """What a run and an adapter keep of `./mine` holds wherever they are read from."""
+    shutil.copytree(models.resolve("pocket"), tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    Path("r.toml").write_text("updates = 1\nepisodes = 2\nanchors = 0\nhold_target = 0.0\npreflight = 0\nvalidate = 0\nlora_rank = 1\n")
+    Path("text").write_text("Notes: a # b is the last digit of 1 a plus 6 b.")
+    assert opcd("bank", "context", "operator/1#6", "--text", "text").code == 0
+    done = opcd("distill", "operator:1#6", "--model", "./mine", "--recipe", "r.toml", "--out", "run")
+    assert done.code == 0, done.err
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    again = opcd("distill", "--resume", tmp_path / "run")
+    assert again.code == 0, again.err
+    played = opcd("play", "operator:1#6", "--model", tmp_path / "run" / "model")
+    assert played.code == 0, played.err
 
 
 def test_rounds_learn_from_what_came_before_and_go_on(opcd, recipe, tmp_path):
