@@ -164,8 +164,12 @@ def _same_model(run: RunFolder) -> HuggingFacePolicy:
 
 
 def _damage(config: dict[str, Any]) -> str | None:
-    """What is not as `run_config` makes it."""
+    """What is not as `run_config` and `stored_in` make it."""
+    from cli.stored import ANCHORED, REPLAYED
+
     kinds = {"tasks": str, "model": str, "weights": str, "contexts": list, "recipe": dict, "seed": int, "track": list}
+    if stored := {REPLAYED, ANCHORED} & config.keys():
+        kinds |= {"bank": str} | dict.fromkeys(sorted(stored), list)
     wrong = [key for key, kind in kinds.items() if not isinstance(config.get(key), kind)]
     if not wrong and not all(
         isinstance(one, dict)

@@ -63,6 +63,8 @@ def preflight(policy: Policy, run: RunFolder) -> None:
 
     config = run.config
     recipe = recipe_from(config["recipe"])
+    if recipe.preflight and recipe.contexts == "solution":
+        tell("each task has a context of its own, so what there is to gain is not measured")
     if not recipe.preflight or not config["contexts"]:
         return
     if any(line["update"] == 0 for line in run.metrics()):

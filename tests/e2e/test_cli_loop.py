@@ -106,7 +106,9 @@ def test_a_run_with_a_model_beside_it_goes_on_from_elsewhere(opcd, tmp_path, mon
     """What a run and an adapter keep of `./mine` holds wherever they are read from."""
     shutil.copytree(models.resolve("pocket"), tmp_path / "mine")
     monkeypatch.chdir(tmp_path)
-    Path("r.toml").write_text("updates = 1\nepisodes = 2\nanchors = 0\nhold_target = 0.0\npreflight = 0\nvalidate = 0\nlora_rank = 1\n")
+    Path("r.toml").write_text(
+        "updates = 1\nepisodes = 2\nanchors = 0\nhold_target = 0.0\npreflight = 0\nvalidate = 0\nlora_rank = 1\n"
+    )
     Path("text").write_text("Notes: a # b is the last digit of 1 a plus 6 b.")
     assert opcd("bank", "context", "operator/1#6", "--text", "text").code == 0
     done = opcd("distill", "operator:1#6", "--model", "./mine", "--recipe", "r.toml", "--out", "run")
@@ -262,7 +264,11 @@ def test_rounds_tell_what_is_missing_before_anything_is_played(opcd, tmp_path, n
     assert not (tmp_path / "rounds").exists()
 
 
-@pytest.mark.parametrize("config", ["{}", "[]", '{"model": "pocket"}'])
+WHOLE = {"tasks": "house:5", "model": "pocket", "weights": "", "seed": 0, "recipe": {}, "track": [], "contexts": []}
+STORED = [{"replayed": ["x"]}, {"anchored": "x", "bank": "b.db"}, {"anchored": ["x"], "bank": 5}]
+
+
+@pytest.mark.parametrize("config", ["{}", "[]", '{"model": "pocket"}', *(json.dumps(WHOLE | one) for one in STORED)])
 def test_a_damaged_run_cannot_be_resumed(opcd, tmp_path, config):
     (tmp_path / "config.json").write_text(config)
     done = opcd("distill", "--resume", tmp_path)

@@ -67,7 +67,12 @@ def test_logits_that_are_more_than_a_product_are_refused(network, tokenizer, key
 def test_a_model_that_also_sees_is_taken_by_the_part_that_reads(tokenizer):
     """Gemma 3 from 4B on: the config of what reads lies inside of that of the whole."""
     size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    reads = size | {"vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 8, "max_position_embeddings": 99}
+    reads = size | {
+        "vocab_size": len(tokenizer),
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "max_position_embeddings": 99,
+    }
     sees = size | {"image_size": 28, "patch_size": 14}
     config = Gemma3Config(text_config=reads, vision_config=sees, mm_tokens_per_image=4)
     network = Gemma3ForConditionalGeneration(config).eval()

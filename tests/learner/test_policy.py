@@ -158,5 +158,7 @@ def test_rows_end_where_the_positions_of_the_model_do():
         hidden = cache.append([rows[0][14:], rows[1][2:]])
         for row, last in zip(rows, hidden, strict=True):
             torch.testing.assert_close(last, decoder(torch.tensor([row])).last_hidden_state[0, -1])
-        with pytest.raises(ModelError, match="wanted rows of at most 16 ids, the positions of the model, got one of 17"):
+        with pytest.raises(
+            ModelError, match="wanted rows of at most 16 ids, the positions of the model, got one of 17"
+        ):
             cache.append([[1], [2]])

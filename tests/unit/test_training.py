@@ -72,6 +72,13 @@ def test_validation_tasks_are_wanted_where_there_is_validation(tmp_path, monkeyp
     assert "not measured" in capsys.readouterr().err
 
 
+def test_a_gap_that_is_not_measured_is_told(tmp_path, capsys):
+    policy, recipe = Listener("5"), Recipe(contexts="solution")
+    training.preflight(policy, RunFolder.create(tmp_path / "run", training.run_config("t", policy, [], recipe, 0)))
+    assert "not measured" in capsys.readouterr().err
+    assert not policy.read
+
+
 def test_solutions_are_wanted_where_the_teacher_reads_them():
     recipe = Recipe(contexts="solution")
     with pytest.raises(UsageError, match="without one"):
