@@ -126,17 +126,24 @@ def _round(
 def _noted(
     tasks: str, bank: Path, played: Sequence[Episode], student: HuggingFacePolicy, recipe: Recipe, seed: int
 ) -> dict[str, Any]:
-    """Keep what was played, make notes of it and of what was there; the config of a run that learns them."""
+    """Keep what was played, make notes of it and of what was there; the config of a run that learns them.
+
+    A command that was stopped in here had kept some of it: what is played again counts once, or it would be evidence twice.
+    """
     import envs
     from cli.notes import make_notes
     from cli.stored import stored_in
     from cli.training import run_config
     from experience_bank import Bank
+    from opcd_agents.types import Split
 
     scope = envs.tasks(tasks)[0].scope
     with Bank.open(bank) as store:
+        scopes = {episode.task.scope for episode in played}
+        kept = {store.episode(key)[1].provenance for one in scopes for key in store.episode_ids(one, Split.TRAIN)}
         for episode in played:
-            store.add_episode(episode)
+            if episode.provenance not in kept:
+                store.add_episode(episode)
         context = make_notes(store, scope, student.renderer.count, tokenizer=student.name)
     return run_config(tasks, student, [context], recipe, seed) | stored_in(str(bank), scope, recipe)
 

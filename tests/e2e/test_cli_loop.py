@@ -253,6 +253,15 @@ def test_what_is_missing_is_told_before_a_run_is_begun(opcd, tmp_path, named, co
     assert not (tmp_path / "run").exists()
 
 
+def test_rounds_that_are_stopped_before_they_learn_count_nothing_twice(opcd, recipe, tmp_path):
+    """Few episodes of an operator teach no place, so the command ends where notes are to be made."""
+    args = ("rounds", "operator:1#6", "--episodes", 6, "--test", 2, "--recipe", recipe, "--out", tmp_path / "r")
+    for _ in range(2):
+        assert "collect more" in opcd(*args).err
+    with Bank.open(tmp_path / "r" / "bank.db", "r") as opened:
+        assert opened.counts()["episodes"] == 6
+
+
 @pytest.mark.parametrize(
     ("named", "words"), [('teacher = "./no-such-folder"', "no-such-folder"), ('contexts = "solution"', "without one")]
 )
