@@ -78,7 +78,7 @@ def test_a_model_that_also_sees_is_taken_by_the_part_that_reads(tokenizer):
     network = Gemma3ForConditionalGeneration(config).eval()
     check(network, tokenizer, "seer")
     assert positions(network) == 99
-    network.config.text_config.final_logit_softcapping = 0.5
+    network.config.get_text_config().final_logit_softcapping = 0.5
     with pytest.raises(ModelError, match="caps its logits"):
         check(network, tokenizer, "seer")
 
