@@ -10,8 +10,9 @@ STATE := { cat pyproject.toml constraints.txt && pwd; }
 demo: install
 	$(VENV) -m opcd_agents demo
 
+# Two files of tests at a time: each is held to one thread, and two cores are what is counted on.
 test: lint
-	$(ONE) $(VENV) -m pytest
+	$(ONE) $(VENV) -m pytest -n 2 --dist loadfile
 
 trust: install
 	OPCD_TRUST=full $(ONE) $(VENV) -m pytest tests/trust
