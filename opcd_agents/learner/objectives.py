@@ -42,6 +42,7 @@ class Objective(Protocol):
 
 
 @final
+@dataclass(frozen=True)
 class ReverseKL:
     """KL(student || teacher) = sum_v p_v (log p_v - log q_v): OPCD, arXiv 2602.12275, Eq. 1-2.
 
@@ -60,6 +61,7 @@ class ReverseKL:
 
 
 @final
+@dataclass(frozen=True)
 class ForwardKL:
     """KL(teacher || student) = sum_v q_v (log q_v - log p_v): Hinton et al., arXiv 1503.02531; gradient p_v - q_v."""
 
