@@ -114,7 +114,7 @@ class Recipe:
         lora_alpha: Its scale; 0: twice the rank.
         dtype: Of weights and passes; optimiser and divergence stay float32.
         checkpointing: Compute activations again in the backward pass instead of keeping them.
-        row_tokens: Most ids of one forward pass of student or teacher in the learner, padding and context included.
+        row_tokens: Most ids of one forward pass of student or teacher in the learner, padding included, and the context unless rows read one copy of it.
         average: `token`: mean over all sampled ids; `sequence`: over episodes of each one's mean (Eq. 1 of the paper, whose y is all that
             is said in one episode), whatever the `history`.
         temperature: Sampling temperature of whoever plays.

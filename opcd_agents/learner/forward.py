@@ -19,14 +19,16 @@ from opcd_agents.learner.sharding import decoder_of
 from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.types import Tokens
 
+_LONG = 512  # ids of a prefix from which reading it once for all rows is faster than a copy for each
+
 
 @dataclass(frozen=True)
 class Passes:
     """How a teacher's rows are taken through its model.
 
     Attributes:
-        row_tokens: Most ids of one pass, padding included, and the prefix, which every row of a pass has cells for. A single
-            row may be longer.
+        row_tokens: Most ids of one pass, padding included, and the prefix where every row of a pass has a copy of its states.
+            A single row may be longer.
         dtype: What is computed in, as the student's passes are; None: that of the weights.
     """
 
@@ -88,11 +90,11 @@ def _recomputed(network: PreTrainedModel) -> Generator[None]:
             layer.training = False
 
 
-def _parts(rows: Sequence[Tokens], most: int) -> Iterator[list[Tokens]]:
-    """Rows that follow each other, in parts that are no larger than a budget once they are padded."""
+def _parts(rows: Sequence[Tokens], most: int, aside: int) -> Iterator[list[Tokens]]:
+    """Rows that follow each other, in parts that are no larger than a budget once they are padded; `aside` ids of each do not count."""
     part: list[Tokens] = []
     for row in rows:
-        if part and (len(part) + 1) * max(len(one.ids) for one in (*part, row)) > most:
+        if part and (len(part) + 1) * (max(len(one.ids) for one in (*part, row)) - aside) > most:
             yield part
             part = []
         part.append(row)
@@ -115,18 +117,27 @@ class PrefixStates:
     @torch.no_grad()
     def __call__(self, rows: Sequence[Tokens], passes: Passes) -> Tensor:
         """Hidden states [sampled ids, size] of rows that may share a prefix, in as many passes as it takes."""
-        shared = self._shared(rows)
-        parts = list(_parts(rows, passes.row_tokens))
+        before = self._shared(rows)
         with _lowered(self.network, passes.dtype):
-            cache = self._spread(rows[0].ids[:shared], max(map(len, parts)), max(len(row.ids) for row in rows) - shared)
-            found = torch.cat([self._pass(cache, part, shared) for part in parts])
+            prefix = self._prefix(rows[0].ids[:before]) if before else None
+            read = prefix is not None and before >= _LONG and prefix.can_be_shared
+            parts = list(_parts(rows, passes.row_tokens, before if read else 0))
+            most, longest = max(map(len, parts)), max(len(row.ids) for row in rows)
+            cache = self._behind(prefix, most, None if read else longest - before)
+            found = torch.cat([self._pass(cache, part, before) for part in parts])
         return found if passes.dtype is None else found.to(passes.dtype)
 
-    def _pass(self, cache: RowCache, rows: Sequence[Tokens], shared: int) -> Tensor:
+    def _behind(self, prefix: RowCache | None, rows: int, spare: int | None) -> RowCache:
+        """Rows that begin behind a prefix: they read it, or with `spare` cells for more each has a copy."""
+        if prefix is None:
+            return self._empty(rows)
+        return prefix.shared(rows) if spare is None else prefix.spread(rows, spare)
+
+    def _pass(self, cache: RowCache, rows: Sequence[Tokens], before: int) -> Tensor:
         """One pass, in the cells behind the prefix, over those of the pass before."""
-        cache.rewind([shared] * len(cache.lengths))
-        hidden = cache.extend(*pad_rows([row.ids[shared:] for row in rows], self.network.device))
-        return hidden[predicting(rows, shared, self.network.device)]
+        cache.rewind([before] * len(cache.lengths))
+        hidden = cache.extend(*pad_rows([row.ids[before:] for row in rows], self.network.device))
+        return hidden[predicting(rows, before, self.network.device)]
 
     def forget(self) -> None:
         """The weights have changed."""
@@ -139,9 +150,6 @@ class PrefixStates:
 
     def _empty(self, rows: int) -> RowCache:
         return RowCache(self.network.get_decoder(), rows)
-
-    def _spread(self, prefix: tuple[int, ...], rows: int, spare: int) -> RowCache:
-        return self._prefix(prefix).spread(rows, spare) if prefix else self._empty(rows)
 
     def _prefix(self, ids: tuple[int, ...]) -> RowCache:
         cache = self._prefixes.pop(ids, None)

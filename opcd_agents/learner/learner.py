@@ -58,7 +58,7 @@ class Settings:
             (OPCD, arXiv 2602.12275, Eq. 1, whose y is all that the student says in answer to one x, here in one episode).
         clip: Largest gradient norm.
         pull: How much of the way back to the weights of now each update goes, times its `scale`.
-        row_tokens: Most ids in one forward pass of student or teacher, padding and the teacher's prefix included.
+        row_tokens: Most ids in one forward pass of student or teacher, padding included; see `Passes` for a teacher's prefix.
         importance: Cap of the importance weights where sampler and trainer differ; 0: none.
         temperature: At which the sampled ids were drawn; importance weights are taken there.
         top: How many of the likeliest ids the diagnostics add up; 0: no diagnostics.

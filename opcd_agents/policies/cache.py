@@ -7,6 +7,7 @@ id are the same number, and one comparison makes the attention mask. Knows no sa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,24 +16,26 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from opcd_agents.errors import ModelError
+from opcd_agents.policies.prefix import Prefix, can_read, reading
 
 _STEP = 64  # cells added at a time
 _FULL, _SLIDING = "full_attention", "sliding_attention"  # types of layers, as transformers calls them
 
 
 class _Lane(CacheLayerMixin):
-    """One layer: buffers [rows, heads, cells, size] and the positions that the next update writes to."""
+    """One layer: buffers [rows, heads, cells, size] and the cells that the next update writes to."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
         super().__init__()
+        self._rows = rows
         self.at = torch.empty(0, dtype=torch.long)
         self.seen = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take shape and dtype from the first states."""
-        rows, heads, _, size = key_states.shape
-        self.keys = key_states.new_zeros(rows, heads, 0, size)
-        self.values = value_states.new_zeros(rows, heads, 0, value_states.shape[-1])
+        _, heads, _, size = key_states.shape
+        self.keys = key_states.new_zeros(self._rows, heads, 0, size)
+        self.values = value_states.new_zeros(self._rows, heads, 0, value_states.shape[-1])
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -88,13 +91,16 @@ class RowCache:
     Args:
         model: A decoder (without head) with full or sliding-window attention in each layer; see `loading.check`.
         rows: How many rows.
+        before: How many ids of each row lie in a prefix that all share; they have no cells in the lanes.
+        prefix: Its states.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, rows: int, before: int = 0, prefix: Prefix | None = None) -> None:
         self._model = model
-        self._lanes = [_Lane() for _ in range(model.config.num_hidden_layers)]
+        self._lanes = [_Lane(rows) for _ in range(model.config.num_hidden_layers)]
         self._cache = Cache(layers=list(self._lanes))
-        self.lengths = torch.zeros(rows, dtype=torch.long, device=model.device)
+        self._before, self._prefix = before, prefix
+        self.lengths = torch.full((rows,), before, dtype=torch.long, device=model.device)
 
     def extend(self, ids: Tensor, counts: Tensor) -> Tensor:
         """Append ids to every row, or to the first few.
@@ -113,12 +119,14 @@ class RowCache:
         at = self.lengths[:first, None] + torch.arange(ids.shape[1], device=ids.device)
         seen = int(at.max()) + 1
         places = self._places(at, seen, self.lengths[:first] + counts)
+        at, seen = at - self._before, seen - self._before
         for lane in self._lanes:
             lane.at, lane.seen = at, seen
         masks: Any = self._masks(at, seen)  # some models take one for each type of layer
-        out = self._model(
-            input_ids=ids, attention_mask=masks, position_ids=places, past_key_values=self._cache, use_cache=True
-        )
+        with reading(self._model.config, self._prefix) if self._prefix else nullcontext():
+            out = self._model(
+                input_ids=ids, attention_mask=masks, position_ids=places, past_key_values=self._cache, use_cache=True
+            )
         self.lengths = torch.cat([self.lengths[:first] + counts, self.lengths[first:]])
         return out.last_hidden_state
 
@@ -138,14 +146,20 @@ class RowCache:
         """What the ids at positions `at` [rows, new] must not look at: what comes later, or lies before a window."""
         cells, config = torch.arange(seen, device=at.device), self._model.config
         behind = cells > at[:, None, :, None]
-        window: int | None = getattr(config, "sliding_window", None)
-        types = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
-        if types == {_FULL} or window is None:
+        window = self._window()
+        if window is None:
             return self._mask(behind)
         sliding = self._mask(behind | (cells <= at[:, None, :, None] - window))
         if not hasattr(config, "layer_types"):
             return sliding
         return {_FULL: self._mask(behind), _SLIDING: sliding}
+
+    def _window(self) -> int | None:
+        """How far some layers look back; None: all look at all."""
+        config = self._model.config
+        window: int | None = getattr(config, "sliding_window", None)
+        types = set(getattr(config, "layer_types", None) or [_SLIDING if window else _FULL])
+        return None if types == {_FULL} else window
 
     def _mask(self, hidden: Tensor) -> Tensor:
         mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
@@ -201,6 +215,27 @@ class RowCache:
         for mine, theirs in zip(self._lanes, copy._lanes, strict=True):
             theirs.copy_row(mine, rows, kept, spare)
         return copy
+
+    @property
+    def can_be_shared(self) -> bool:
+        """Whether its one row can be read by others as their prefix without a copy for each; it must have been extended."""
+        keys, values = self._lanes[0].keys, self._lanes[0].values
+        assert keys is not None
+        assert values is not None
+        return self._window() is None and can_read(self._model, keys, values)
+
+    def shared(self, rows: int) -> RowCache:
+        """Rows that go on behind this cache's one row, which all of them read; see `can_be_shared`."""
+        cells = int(self.lengths[0])
+        layers = tuple(_cut(lane, cells) for lane in self._lanes)
+        return RowCache(self._model, rows, cells, Prefix(layers))
+
+
+def _cut(lane: _Lane, cells: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of a lane's first cells."""
+    assert lane.keys is not None
+    assert lane.values is not None
+    return lane.keys[:, :, :cells], lane.values[:, :, :cells]
 
 
 def _repeated(states: Tensor | None, rows: int, cells: int, spare: int) -> Tensor:
