@@ -139,17 +139,19 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Sampled tokens a CPU second, as a Markdown table.")
     parser.add_argument("--vocab", type=int, nargs="+", default=[32_000, 151_936], help="sizes of the vocabulary")
-    sizes = parser.parse_args().vocab
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights of both")
+    asked = parser.parse_args()
+    sizes, dtype = asked.vocab, cast("torch.dtype", getattr(torch, asked.dtype))
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     cases = {
         "equal": (rng.integers(SHORTEST, LONGEST + 1, TURNS).tolist(), -1),
         "by chance": ([LONGEST] * TURNS, END),
     }
-    print(f"{EPISODES} episodes of {TURNS} turns, 32 to 48 ids heard in each; Qwen3, 4 layers of 256, float32\n")
+    print(f"{EPISODES} episodes of {TURNS} turns, 32 to 48 ids heard in each; Qwen3, 4 layers of 256, {asked.dtype}\n")
     print("|vocabulary|replies|ids of a reply|policy, tokens/s|generate, tokens/s|ratio|\n|-|-|-|-|-|-|")
     for vocabulary in sizes:
-        network = build(vocabulary)
+        network = build(vocabulary).to(dtype)  # pyright: ignore[reportArgumentType]
         heard = rng.integers(32, 49, (TURNS, EPISODES))
         prompts = [[rng.integers(2, vocabulary, int(n)).tolist() for n in turn] for turn in heard]
         for name, (lengths, end) in cases.items():

@@ -18,6 +18,7 @@ import transformers
 BATCH, PROMPT, NEW, WARM, TIMED = 4, 128, 64, 2, 6
 STEPS = WARM + TIMED
 OURS, SWIFT = "ours", "swift"
+LOW = "bfloat16"
 SPECIAL = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
 
 
@@ -77,36 +78,37 @@ def prompts(vocabulary: int) -> list[str]:
     return [" ".join(map(str, row)) for row in ids.tolist()]
 
 
-def ours(folder: str, vocabulary: int) -> dict[str, float]:
+def ours(folder: str, vocabulary: int, low: bool) -> dict[str, float]:
     """Steps of this project."""
     from layouts import IdText
 
-    from opcd_agents.learner.learner import Learner, Settings
-    from opcd_agents.learner.objectives import ReverseKL
-    from opcd_agents.learner.teachers import Frozen
+    from opcd_agents.learner.roles import cast_roles
     from opcd_agents.policies.huggingface import HuggingFacePolicy
+    from opcd_agents.recipe import Recipe
     from opcd_agents.types import Example, Tokens
 
-    student = load(folder).eval()
-    learner = Learner(student, Frozen(load(folder)), ReverseKL(), Settings(lr=1e-5))
-    policy = HuggingFacePolicy(student, IdText(), OURS, longest=NEW)
+    policy = HuggingFacePolicy(load(folder).eval(), IdText(), OURS)
+    roles = cast_roles(
+        policy, Recipe(lr=1e-5, longest=NEW, temperature=1.0, diagnose=0, dtype=LOW if low else "float32"), load
+    )
     asked, clock = prompts(vocabulary), Clock()
     for first in range(0, len(asked), BATCH):
-        session = policy.begin(None, range(first, first + BATCH))
+        roles.refresh()
+        session = roles.player.begin(None, range(first, first + BATCH))
         replies = session.reply({slot: (asked[first + slot], {}) for slot in range(BATCH)})
         flags = (False,) * PROMPT + (True,) * NEW
         rows = [Tokens(reply.prompt_ids + reply.sampled_ids, flags) for reply in replies.values()]
-        learner.update([Example(row, row) for row in rows])
+        roles.learner.update([Example(row, row) for row in rows])
         clock.tick()
     return clock.result()
 
 
-def common(folder: str) -> dict[str, Any]:
+def common(folder: str, low: bool) -> dict[str, Any]:
     """Settings of every trainer of Hugging Face's kind."""
     return {
         "output_dir": f"{folder}/out",
         "use_cpu": True,
-        "bf16": False,
+        "bf16": low,
         "gradient_checkpointing": False,
         "per_device_train_batch_size": BATCH,
         "max_steps": STEPS,
@@ -137,23 +139,23 @@ def ticking(clock: Clock) -> type:
     return Tick
 
 
-def distillation(folder: str, vocabulary: int) -> dict[str, float]:
+def distillation(folder: str, vocabulary: int, low: bool) -> dict[str, float]:
     """TRL's stable trainer."""
     from datasets import Dataset
     from trl import DistillationConfig, DistillationTrainer
 
-    settings = DistillationConfig(**common(folder), beta=1.0, temperature=1.0, max_completion_length=NEW)
+    settings = DistillationConfig(**common(folder, low), beta=1.0, temperature=1.0, max_completion_length=NEW)
     data = Dataset.from_dict({"prompt": prompts(vocabulary)})
     return timed(DistillationTrainer(load(folder), load(folder), settings, data, processing_class=tokenizer(folder)))
 
 
-def sdft(folder: str, vocabulary: int) -> dict[str, float]:
+def sdft(folder: str, vocabulary: int, low: bool) -> dict[str, float]:
     """TRL's self-distillation; it loads its teacher itself."""
     from datasets import Dataset
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 
     settings = SDFTConfig(
-        **common(folder),
+        **common(folder, low),
         teacher_model_kind="base",
         distillation_mode="full_logits",
         distillation_alpha=1.0,
@@ -166,19 +168,19 @@ def sdft(folder: str, vocabulary: int) -> dict[str, float]:
     return timed(SDFTTrainer(load(folder), settings, data, processing_class=tokenizer(folder)))
 
 
-def gkd(folder: str, vocabulary: int) -> dict[str, float]:
+def gkd(folder: str, vocabulary: int, low: bool) -> dict[str, float]:
     """TRL's generalised knowledge distillation; the answers of its data are not read."""
     from datasets import Dataset
     from trl.experimental.gkd import GKDConfig, GKDTrainer
 
-    settings = GKDConfig(**common(folder), lmbda=1.0, beta=1.0, temperature=1.0, max_new_tokens=NEW)
+    settings = GKDConfig(**common(folder, low), lmbda=1.0, beta=1.0, temperature=1.0, max_new_tokens=NEW)
     said = [{"role": "assistant", "content": "20"}]
     data = Dataset.from_dict({"messages": [[{"role": "user", "content": text}, *said] for text in prompts(vocabulary)]})
     models = load(folder), load(folder)
     return timed(GKDTrainer(*models, settings, train_dataset=data, processing_class=tokenizer(folder)))
 
 
-def swift(folder: str, vocabulary: int) -> dict[str, float]:
+def swift(folder: str, vocabulary: int, low: bool) -> dict[str, float]:
     """The GKD of ms-swift, by its command line's arguments; the answers of its data are not read."""
     from swift.pipelines import rlhf_main
     from transformers import trainer
@@ -187,7 +189,7 @@ def swift(folder: str, vocabulary: int) -> dict[str, float]:
     said = {"role": "assistant", "content": "20"}
     rows = ({"messages": [{"role": "user", "content": text}, said]} for text in prompts(vocabulary))
     data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    settings = common(folder) | {
+    settings = common(folder, low) | {
         "rlhf_type": "gkd",
         "model": folder,
         "model_type": "qwen3",
@@ -197,6 +199,7 @@ def swift(folder: str, vocabulary: int) -> dict[str, float]:
         "dataset": data,
         "split_dataset_ratio": 0,
         "torch_dtype": "float32",
+        "fp16": False,  # what it takes float32 weights to ask for
         "tuner_type": "full",
         "lmbda": 1,
         "beta": 1,
@@ -215,7 +218,7 @@ def tokenizer(folder: str) -> Any:
     return transformers.PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-CANDIDATES: dict[str, Callable[[str, int], dict[str, float]]] = {
+CANDIDATES: dict[str, Callable[[str, int, bool], dict[str, float]]] = {
     OURS: ours,
     "distillation": distillation,
     "sdft": sdft,
@@ -224,9 +227,9 @@ CANDIDATES: dict[str, Callable[[str, int], dict[str, float]]] = {
 }
 
 
-def measure(name: str, vocabulary: int) -> dict[str, float]:
-    """One candidate, in this process."""
+def measure(name: str, vocabulary: int, low: bool) -> dict[str, float]:
+    """One candidate, in this process; passes in bfloat16 if `low`, with weights in float32 all the same."""
     torch.set_num_threads(1)
     with TemporaryDirectory() as folder:
         save(folder, vocabulary)
-        return CANDIDATES[name](folder, vocabulary)
+        return CANDIDATES[name](folder, vocabulary, low)

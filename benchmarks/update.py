@@ -278,7 +278,7 @@ def main() -> int:
     print(f"vocabulary {sizes.vocab:,}, 4 layers of 256, tied head; one thread\n")
     print(TITLE, flush=True)
     verdicts: list[tuple[str, bool]] = []
-    alone_with: dict[int, float] = {}
+    costs: dict[int, tuple[float, float]] = {}
     for context in asked.context:
         shape = replace(sizes, context=context)
         results: dict[str, Result] = {}
@@ -289,11 +289,14 @@ def main() -> int:
         ours = results[OURS]
         print(*table(results, context), sep="\n", flush=True)
         verdicts += [compare(f"{context:,}, {name}", results[name], ours) for name in asked.only]
-        alone_with[context] = ours.learning[OURS].seconds
-    shortest, longest = min(alone_with), max(alone_with)
-    ratio = alone_with[longest] / alone_with[shortest]
+        costs[context] = ours.learning[OURS].seconds, ours.rollout.seconds
+    shortest, longest = min(costs), max(costs)
+    learning = costs[longest][0] / costs[shortest][0]
+    played = min(rollout for _, rollout in costs.values())  # without the context, so the same work each time
+    whole = (costs[longest][0] + played) / (costs[shortest][0] + played)
     print(
-        f"\nLearning with a context of {longest:,} takes this learner {ratio:.2f} times what it takes with {shortest:,}."
+        f"\nWith a context of {longest:,}, learning takes this learner {learning:.2f} times what it takes with {shortest:,}, "
+        f"and the update with its rollout {whole:.2f} times."
     )
     if verdicts:
         print("\nThe same update, from the ids that this learner sampled?", *(text for text, _ in verdicts), sep="\n  ")
