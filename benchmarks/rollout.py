@@ -82,11 +82,19 @@ def with_policy(network: PreTrainedModel, prompts: Sequence[Prompts], lengths: S
     """Play with this project's policy; returns how many ids were sampled."""
     policy = HuggingFacePolicy(network, cast("Renderer", IdText(end)), "policy")
     session = policy.begin(None, range(len(prompts[0])))
-    sampled = 0
-    for turn, length in zip(prompts, lengths, strict=True):
-        policy.longest = length
-        heard: dict[int, tuple[str, dict[str, Any]]] = {i: (" ".join(map(str, ids)), {}) for i, ids in enumerate(turn)}
-        sampled += sum(len(reply.sampled_ids) for reply in session.reply(heard).values())
+    turns = dict.fromkeys(range(len(prompts[0])), 0)  # of each episode, its next one
+    asked, sampled = set(turns), 0
+    while asked or turns:
+        heard: dict[int, tuple[str, dict[str, Any]]] = {
+            slot: (" ".join(map(str, prompts[turns[slot]][slot])), {}) for slot in asked
+        }
+        policy.longest = lengths[max(turns[slot] for slot in asked)] if asked else policy.longest
+        replies = session.reply(heard)
+        sampled += sum(len(reply.sampled_ids) for reply in replies.values())
+        for slot in replies:
+            turns[slot] += 1
+        turns = {slot: turn for slot, turn in turns.items() if turn < len(prompts)}
+        asked = turns.keys() & replies.keys()
     return sampled
 
 

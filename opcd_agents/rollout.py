@@ -1,13 +1,13 @@
 """Play tasks with a policy: some environments side by side, a batch of replies at a time, episodes out.
 
-Where an episode ends, the next begins at once. The order of the results is the order of the tasks, and what is
+Where a reply is there, its game goes on, and where an episode ends, the next begins, at once. The order of the results is the order of the tasks, and what is
 played does not depend on how many run side by side.
 Knows neither tokens nor what an environment is about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -31,12 +31,13 @@ def code_version() -> str:
 
 @dataclass
 class _Slot:
-    """One running episode. `heard` is the observation that waits for a reply."""
+    """One running episode. `heard` is the observation that waits for a reply, `asked` whether the policy has it."""
 
     task: Task
     env: Playable | None = None
     heard: str = ""
     info: Info = field(default_factory=dict[str, Any])
+    asked: bool = False
     turns: list[Turn] = field(default_factory=list[Turn])
     outcome: Outcome | None = None
     error: str | None = None
@@ -49,9 +50,15 @@ class _Slot:
         except Exception as error:
             self._fail(error)
 
+    def ask(self) -> tuple[str, Info]:
+        """What the policy is asked; it owes an answer then."""
+        self.asked = True
+        return self.heard, self.info
+
     def take(self, reply: Reply) -> None:
         """Act on a reply."""
         assert self.env is not None
+        self.asked = False
         if reply.error:
             self.outcome, self.error = Outcome.FAILED, reply.error
             return
@@ -87,6 +94,14 @@ class _Slot:
 
     def _fail(self, error: Exception) -> None:
         self.outcome, self.error = Outcome.FAILED, f"{type(error).__name__}: {error}"
+
+
+def answers(session: Session, heard: Mapping[int, tuple[str, Info]]) -> dict[int, Reply]:
+    """The replies of all that are asked, however the session divides them."""
+    replies: dict[int, Reply] = {}
+    while len(replies) < len(heard):
+        replies |= session.reply({} if replies else heard)
+    return replies
 
 
 def deal(items: Sequence[_T], count: int, rng: np.random.Generator) -> list[_T]:
@@ -150,7 +165,8 @@ def _over(session: Session, tasks: Sequence[Task], make_env: MakeEnv, slots: int
             for index, task in islice(ahead, slots - len(running)):
                 running[index] = _Slot(task)
                 running[index].open(make_env)
-            if heard := {i: (slot.heard, slot.info) for i, slot in running.items() if slot.outcome is None}:
+            heard = {i: slot.ask() for i, slot in running.items() if slot.outcome is None and not slot.asked}
+            if any(slot.asked for slot in running.values()):
                 for index, reply in session.reply(heard).items():
                     running[index].take(reply)
             elif not running:

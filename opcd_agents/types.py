@@ -271,10 +271,11 @@ class Session(Protocol):
         """Answer the observations of some slots.
 
         Args:
-            heard: slot -> (observation, info of the environment); a slot that is not named is over, or has not begun.
+            heard: slot -> (observation, info of the environment). A slot that was answered and is not named is over; one
+                whose answer is still owed is not named again.
 
         Returns:
-            slot -> reply, for the same slots.
+            slot -> reply, for at least one of those whose answer is owed, now or from an earlier call; so nobody need wait for the slowest.
         """
         ...
 

@@ -10,6 +10,7 @@ from experience_bank.writing.quote import fenced, mark
 from experience_bank.writing.records import Known, Shown, fitting, unfit
 from experience_bank.writing.statements import LONGEST, RefusedError
 from experience_bank.writing.templates import Prompts
+from opcd_agents.rollout import answers
 from opcd_agents.types import Info, Policy, Reply
 
 STREAM: Final = 1_000_003  # as in `rollout.play`: what comes of two seeds does not meet
@@ -68,7 +69,7 @@ def ask(writer: Writer, questions: Sequence[Question]) -> Iterator[Batch]:
             s: (batch.prompt, {}) for s, (batch, _) in enumerate(ready) if batch.failed is None
         }
         session = writer.policy.begin(None, [question.seed for question in part])
-        replies = session.reply(heard) if heard else {}
+        replies = answers(session, heard)
         for slot, (question, (batch, shown)) in enumerate(zip(part, ready, strict=True)):
             yield _answered(question, batch, shown, replies[slot]) if slot in replies else batch
 

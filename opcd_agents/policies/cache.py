@@ -29,7 +29,7 @@ class _Lane(CacheLayerMixin):
         super().__init__()
         self._rows = rows
         self.at = torch.empty(0, dtype=torch.long)
-        self.seen = 0
+        self.start = self.seen = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Take shape and dtype from the first states."""
@@ -39,7 +39,7 @@ class _Lane(CacheLayerMixin):
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write states [rows, heads, new, size] at `at` [rows, new]; return all cells of these first rows up to `seen`."""
+        """Write states [rows, heads, new, size] at `at` [rows, new] of the rows from `start` on; return their cells up to `seen`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         assert self.keys is not None
@@ -49,11 +49,11 @@ class _Lane(CacheLayerMixin):
             room = -(-missing // _STEP) * _STEP
             self.keys = torch.nn.functional.pad(self.keys, (0, 0, 0, room))
             self.values = torch.nn.functional.pad(self.values, (0, 0, 0, room))
-        first = len(self.at)
-        rows = torch.arange(first, device=self.at.device)[:, None]
+        stop = self.start + len(self.at)
+        rows = torch.arange(self.start, stop, device=self.at.device)[:, None]
         self.keys[rows, :, self.at] = key_states.transpose(1, 2)
         self.values[rows, :, self.at] = value_states.transpose(1, 2)
-        return self.keys[:first, :, : self.seen], self.values[:first, :, : self.seen]
+        return self.keys[self.start : stop, :, : self.seen], self.values[self.start : stop, :, : self.seen]
 
     def swap(self, one: int, other: int) -> None:
         """Exchange two rows."""
@@ -102,12 +102,13 @@ class RowCache:
         self._before, self._prefix = before, prefix
         self.lengths = torch.full((rows,), before, dtype=torch.long, device=model.device)
 
-    def extend(self, ids: Tensor, counts: Tensor) -> Tensor:
-        """Append ids to every row, or to the first few.
+    def extend(self, ids: Tensor, counts: Tensor, start: int = 0) -> Tensor:
+        """Append ids to every row, or to some that follow each other.
 
         Args:
             ids: [rows, new], each row filled from the left.
             counts: [rows], how many of them are meant in each row.
+            start: The first of these rows.
 
         Returns:
             Hidden states [rows, new, size]; those behind a row's count mean nothing.
@@ -115,19 +116,20 @@ class RowCache:
         Raises:
             ModelError: A row would be longer than the positions of the model.
         """
-        first = len(ids)
-        at = self.lengths[:first, None] + torch.arange(ids.shape[1], device=ids.device)
+        stop = start + len(ids)
+        at = self.lengths[start:stop, None] + torch.arange(ids.shape[1], device=ids.device)
         seen = int(at.max()) + 1
-        places = self._places(at, seen, self.lengths[:first] + counts)
+        lengths = self.lengths[start:stop] + counts
+        places = self._places(at, seen, lengths)
         at, seen = at - self._before, seen - self._before
         for lane in self._lanes:
-            lane.at, lane.seen = at, seen
+            lane.at, lane.start, lane.seen = at, start, seen
         masks: Any = self._masks(at, seen)  # some models take one for each type of layer
         with reading(self._model.config, self._prefix) if self._prefix else nullcontext():
             out = self._model(
                 input_ids=ids, attention_mask=masks, position_ids=places, past_key_values=self._cache, use_cache=True
             )
-        self.lengths = torch.cat([self.lengths[:first] + counts, self.lengths[first:]])
+        self.lengths = torch.cat([self.lengths[:start], lengths, self.lengths[stop:]])
         return out.last_hidden_state
 
     def _places(self, at: Tensor, seen: int, lengths: Tensor) -> Tensor:
@@ -165,9 +167,9 @@ class RowCache:
         mask = torch.zeros(hidden.shape, dtype=self._model.dtype, device=hidden.device)
         return mask.masked_fill_(hidden, torch.finfo(mask.dtype).min)
 
-    def rewind(self, lengths: Sequence[int]) -> None:
-        """Forget what lies behind the first ids of each row: no row looks past its own length, and the next write goes there."""
-        self.lengths = torch.tensor(lengths, device=self.lengths.device)
+    def rewind(self, lengths: Sequence[int], start: int = 0) -> None:
+        """Forget what lies behind the first ids of the rows from `start` on: none looks past its own length, and the next write goes there."""
+        self.lengths = torch.cat([self.lengths[:start], torch.tensor(lengths, device=self.lengths.device)])
 
     def swap(self, one: int, other: int) -> None:
         """Exchange two rows: those that go on come first, so that the others need not be computed."""
@@ -175,24 +177,26 @@ class RowCache:
         for lane in self._lanes:
             lane.swap(one, other)
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Drop all rows but these."""
+    def keep(self, rows: Sequence[int]) -> RowCache:
+        """Drop all rows but these; returns itself."""
         index = torch.tensor(rows, device=self.lengths.device)
         self.lengths = self.lengths[index]
         for lane in self._lanes:
             lane.reorder_cache(index)  # pyright: ignore[reportArgumentType]
+        return self
 
-    def append(self, rows: Sequence[Sequence[int]]) -> Tensor:
-        """Append its ids to each row.
+    def append(self, rows: Sequence[Sequence[int]], start: int = 0) -> Tensor:
+        """Append its ids to each row, or to those from `start` on.
 
         Args:
             rows: Ids of each row, at least one.
+            start: The first of these rows.
 
         Returns:
             The hidden state of each row's last id, [rows, size].
         """
         ids, counts = pad_rows(rows, self.lengths.device)
-        hidden = self.extend(ids, counts)
+        hidden = self.extend(ids, counts, start)
         return hidden[torch.arange(len(rows), device=hidden.device), counts - 1]
 
     def join(self, other: RowCache) -> None:

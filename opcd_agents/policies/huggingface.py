@@ -6,7 +6,9 @@ Knows no environment and no loss.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from os.path import commonprefix
 
 import numpy as np
@@ -23,6 +25,7 @@ from opcd_agents.types import Info, Reply
 
 _ROOM = 256  # cells behind a shared prefix, enough for a few turns
 _FEW = 8  # rows up to which a CPU is faster with the head in front, 2 to 7 times at 1 to 4 rows
+_PATIENCE = 2  # steps; with fewer, prefills are many and small, with more, rows stand idle
 _SHARED = 16  # a common prefix shorter than this is not worth a forward pass of its own
 
 
@@ -64,13 +67,33 @@ class HuggingFacePolicy:
             seeds: One a prompt; what is sampled does not depend on what stands beside it.
         """
         cache = RowCache(self.network.get_decoder(), len(prompts))
-        chance = [np.random.default_rng(seed) for seed in seeds]
-        order, ids, logprobs = _sample(self, cache, cache.append(prompts), chance)
-        said = {row: (mine, scores) for row, mine, scores in zip(order, ids, logprobs, strict=True)}
-        return [
-            Reply(self.renderer.text(said[n][0]), tuple(prompt), tuple(said[n][0]), tuple(said[n][1]))
-            for n, prompt in enumerate(prompts)
+        sayings = [
+            _Saying(n, list(prompt), list(prompt), np.random.default_rng(seed))
+            for n, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
+        _sample(self, cache, cache.append(prompts), list(sayings))
+        return [_reply(self, saying) for saying in sayings]
+
+
+@dataclass
+class _Saying:
+    """A reply under way, or ended.
+
+    Attributes:
+        slot: Whose.
+        prompt: Ids that are recorded as its prompt.
+        whole: All ids before it.
+        chance: One uniform number is drawn a token.
+        ids: What was sampled; the cache has not seen the last one.
+        logprobs: Of each id.
+    """
+
+    slot: int
+    prompt: list[int]
+    whole: list[int]
+    chance: np.random.Generator
+    ids: list[int] = field(default_factory=list[int])
+    logprobs: list[float] = field(default_factory=list[float])
 
 
 class _Session:
@@ -80,51 +103,56 @@ class _Session:
         self._policy = policy
         self._context = context
         self._chance = [np.random.default_rng(seed) for seed in seeds]
-        self._slots: list[int] = []  # whose rows they are
         self._cache: RowCache | None = None
+        self._sayings: list[_Saying] = []  # one a row of the cache; those under way come first
+        self._running = 0
+        self._hidden: list[Tensor] = []  # what the next ids of those under way are drawn from
         self._prefix: tuple[list[int], RowCache] | None = None
         self._rows: dict[int, Conversation] = {}
 
     @torch.inference_mode()
     def reply(self, heard: Mapping[int, tuple[str, Info]]) -> dict[int, Reply]:
-        """Answer each slot's observation."""
+        """Answer until the first that are done have waited long enough for the others."""
         renderer = self._policy.renderer
-        fresh = [slot for slot in sorted(heard) if slot not in self._rows]
-        self._rows |= {slot: Conversation() for slot in fresh}
-        prompts = {slot: self._rows[slot].hear(text, renderer, self._context) for slot, (text, _) in heard.items()}
-        hidden = self._prefill({slot: whole for slot, (_, whole) in prompts.items()}, fresh)
+        asked: dict[int, _Saying] = {}
+        for slot, (text, _) in sorted(heard.items()):
+            spoken = self._rows.setdefault(slot, Conversation())
+            asked[slot] = _Saying(slot, *spoken.hear(text, renderer, self._context), self._chance[slot])
+        self._prefill(asked)
+        if not self._sayings:
+            return {}
         assert self._cache is not None
-        order, ids, logprobs = _sample(self._policy, self._cache, hidden, [self._chance[s] for s in self._slots])
-        self._slots = [self._slots[row] for row in order]
+        self._running, hidden = _sample(self._policy, self._cache, torch.cat(self._hidden), self._sayings, _PATIENCE)
+        self._hidden = [hidden]
         replies: dict[int, Reply] = {}
-        for slot, mine, scores in zip(self._slots, ids, logprobs, strict=True):
-            prompt, whole = prompts[slot]
-            text = renderer.text(mine)
-            self._rows[slot].say(text, whole + mine)
-            replies[slot] = Reply(text, tuple(prompt), tuple(mine), tuple(scores))
+        for saying in self._sayings[self._running :]:
+            replies[saying.slot] = _reply(self._policy, saying)
+            self._rows[saying.slot].say(replies[saying.slot].text, saying.whole + saying.ids)
         return replies
 
-    def _prefill(self, rows: Mapping[int, list[int]], fresh: Sequence[int]) -> Tensor:
-        """Feed what is new to the rows that go on and to those that begin; returns their last hidden states."""
-        going = [slot for slot in self._slots if slot in rows]
-        hidden: list[Tensor] = []
-        if going:
-            assert self._cache is not None
-            if going != self._slots:
-                self._cache.keep([self._slots.index(slot) for slot in going])
+    def _prefill(self, asked: Mapping[int, _Saying]) -> None:
+        """Feed what is new to the rows that go on and to those that begin, or had been let go; the others that have ended are let go."""
+        ended = self._sayings[self._running :]
+        going = [asked[saying.slot] for saying in ended if saying.slot in asked]
+        fresh = [saying for slot, saying in asked.items() if slot not in {one.slot for one in ended}]
+        if self._cache is not None and len(going) < len(ended):
+            rows = [n for n, saying in enumerate(self._sayings) if n < self._running or saying.slot in asked]
+            self._cache = self._cache.keep(rows) if rows else None
+        if self._cache is not None and going:
             # At least one id is fed: the hidden state of the last is wanted, and no cache has seen what was sampled last.
-            known = [len(commonprefix([self._rows[slot].ids[:-1], rows[slot][:-1]])) for slot in going]
-            self._cache.rewind(known)
-            hidden.append(self._cache.append([rows[slot][n:] for slot, n in zip(going, known, strict=True)]))
+            known = [len(commonprefix([self._rows[one.slot].ids[:-1], one.whole[:-1]])) for one in going]
+            self._cache.rewind(known, self._running)
+            new = [one.whole[n:] for one, n in zip(going, known, strict=True)]
+            self._hidden.append(self._cache.append(new, self._running))
+        self._sayings = [*self._sayings[: self._running], *going]
         if fresh:
-            begun, last = self._begin([rows[slot] for slot in fresh])
-            hidden.append(last)
-            if going and self._cache is not None:
+            begun, hidden = self._begin([one.whole for one in fresh])
+            self._hidden.append(hidden)
+            if self._cache is not None and self._sayings:
                 self._cache.join(begun)
             else:
                 self._cache = begun
-        self._slots = [*going, *fresh]
-        return torch.cat(hidden)
+            self._sayings += fresh
 
     def _begin(self, prompts: list[list[int]]) -> tuple[RowCache, Tensor]:
         """Rows for some prompts. What the first ones share is computed once and kept for those that come later."""
@@ -145,42 +173,49 @@ class _Session:
         return rows, rows.append([prompt[shared:] for prompt in prompts])
 
 
+def _reply(policy: HuggingFacePolicy, saying: _Saying) -> Reply:
+    """What was said, as episodes have it."""
+    text = policy.renderer.text(saying.ids)
+    return Reply(text, tuple(saying.prompt), tuple(saying.ids), tuple(saying.logprobs))
+
+
 def _sample(
-    policy: HuggingFacePolicy, cache: RowCache, hidden: Tensor, chance: Sequence[np.random.Generator]
-) -> tuple[list[int], list[list[int]], list[list[float]]]:
+    policy: HuggingFacePolicy, cache: RowCache, hidden: Tensor, sayings: list[_Saying], patience: float = math.inf
+) -> tuple[int, Tensor]:
     """Sample replies token by token. A row that has ended is moved behind the others, which go on without it.
 
     Args:
         policy: Whose head, temperature and longest reply.
-        cache: Its rows end where the replies begin; the last id of each reply is left for the next turn.
+        cache: Its rows end where the replies are; the last id of each is left for the next turn.
         hidden: Last hidden state of each row, [rows, size].
-        chance: One generator a row; one uniform number is drawn a token.
+        sayings: One a row, and changed with the order of the rows.
+        patience: How many steps those that have ended may wait, in the mean over all rows, while others go on.
 
     Returns:
-        Which row each row of the cache was, and in that order ids and log-probabilities of the replies.
+        How many rows are still under way, and their last hidden states [those rows, size].
     """
     head, end, device = head_of(policy.network).weight, policy.renderer.end_id, hidden.device
-    order = list(range(len(chance)))
-    ids: list[list[int]] = [[] for _ in order]
-    scores: list[list[float]] = [[] for _ in order]
-    running = len(order)
+    running, waited = len(sayings), 0
     while True:
-        uniform = torch.tensor([chance[row].random() for row in order[:running]], dtype=torch.double, device=device)
+        uniform = torch.tensor([one.chance.random() for one in sayings[:running]], dtype=torch.double, device=device)
         drawn, logprobs = draw(_logits(head, hidden), policy.temperature, uniform)
-        for row, drew, score in zip(order, drawn.tolist(), logprobs.tolist(), strict=False):
-            ids[row].append(drew)
-            scores[row].append(score)
+        for one, drew, score in zip(sayings, drawn.tolist(), logprobs.tolist(), strict=False):
+            one.ids.append(drew)
+            one.logprobs.append(score)
         for place in reversed(range(running)):
-            reply = ids[order[place]]
-            if reply[-1] == end or len(reply) >= policy.longest:
+            said = sayings[place].ids
+            if said[-1] == end or len(said) >= policy.longest:
                 running -= 1
-                order[place], order[running] = order[running], order[place]
+                sayings[place], sayings[running] = sayings[running], sayings[place]
                 if place != running:
                     cache.swap(place, running)
         if not running:
-            return order, [ids[row] for row in order], [scores[row] for row in order]
-        latest = torch.tensor([[ids[row][-1]] for row in order[:running]], device=device)
+            return 0, hidden[:0]
+        latest = torch.tensor([[one.ids[-1]] for one in sayings[:running]], device=device)
         hidden = cache.extend(latest, torch.ones(running, dtype=torch.long, device=device))[:, 0]
+        waited += len(sayings) - running
+        if waited >= patience * len(sayings):
+            return running, hidden
 
 
 def _logits(head: Tensor, hidden: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import check, positions
 from opcd_agents.render import Renderer
+from opcd_agents.rollout import answers
 from opcd_agents.types import Episode, Outcome, Provenance, Split, Task, Turn
 
 from .families import FAMILIES, SHAPE
@@ -167,7 +168,7 @@ def play(policy, context, slots=2):
     played = [[] for _ in range(slots)]
     for t, text in enumerate(HEARD):
         asked = {s: (f"{text}{s}", {}) for s in range(slots) if t < len(HEARD) - s}
-        for slot, reply in session.reply(asked).items():
+        for slot, reply in answers(session, asked).items():
             ids = (reply.prompt_ids, reply.sampled_ids, reply.logprobs)
             played[slot].append(Turn(asked[slot][0], reply.text, reply.text, 0.0, *ids))
     task = Task("plain", {}, 0, Split.TRAIN, "w", "f", None, 9)

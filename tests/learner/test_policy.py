@@ -1,6 +1,7 @@
 """The policy says what the model would: kept states equal re-encoded ones, ids and log-probs are as sampled."""
 
 import copy
+import math
 from collections import Counter
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from opcd_agents.errors import ModelError
+from opcd_agents.policies import huggingface
 from opcd_agents.policies.cache import RowCache, pad_rows
 from opcd_agents.policies.huggingface import HuggingFacePolicy
+from opcd_agents.rollout import answers
 from opcd_agents.types import Tokens, Turn
 
 
@@ -20,7 +23,7 @@ def converse(policy, context, seeds, heard, stop=None):
     turns = {slot: [] for slot in range(len(seeds))}
     for t in range(max(map(len, heard))):
         asked = {s: (heard[s][t], {}) for s in range(len(seeds)) if t < len(heard[s])}
-        for slot, reply in session.reply(asked).items():
+        for slot, reply in answers(session, asked).items():
             turns[slot].append(
                 Turn(asked[slot][0], reply.text, reply.text, 0.0, reply.prompt_ids, reply.sampled_ids, reply.logprobs)
             )
@@ -84,7 +87,7 @@ def test_a_row_that_begins_beside_others_says_the_same(network, renderer, slots,
     session = policy.begin(context, range(7))
     turns = {slot: [] for slot in range(7)}
     while running := [s for s in range(7) if len(turns[s]) < len(heard[s])][:slots]:
-        for slot, reply in session.reply({s: (heard[s][len(turns[s])], {}) for s in running}).items():
+        for slot, reply in answers(session, {s: (heard[s][len(turns[s])], {}) for s in running}).items():
             turns[slot].append(reply)
     for slot, replies in turns.items():
         assert [r.sampled_ids for r in replies] == [t.sampled_ids for t in together[slot]]
@@ -93,12 +96,40 @@ def test_a_row_that_begins_beside_others_says_the_same(network, renderer, slots,
             np.testing.assert_allclose(reply.logprobs, turn.logprobs, atol=2e-4)
 
 
+@pytest.mark.parametrize("patience", [0.1, 1])
+def test_nobody_waits_for_the_slowest(network, renderer, monkeypatch, patience):
+    """Replies come back while others are under way; what each says is what it says where all wait for all."""
+    heard = [HEARD[i % 3] for i in range(12)]
+    policy = HuggingFacePolicy(network, copy.copy(renderer), "tiny", longest=9)
+    drawn = Counter(
+        i for turns in converse(policy, None, range(12), heard).values() for t in turns for i in t.sampled_ids
+    )
+    policy.renderer.end_id = drawn.most_common(1)[0][0]
+    monkeypatch.setattr(huggingface, "_PATIENCE", math.inf)
+    together = converse(policy, None, range(12), heard)
+    monkeypatch.setattr(huggingface, "_PATIENCE", patience)
+    session, turns = policy.begin(None, range(12)), {slot: [] for slot in range(12)}
+    owed, parts = set(), 0
+    while waiting := {slot for slot in turns if len(turns[slot]) < len(heard[slot])}:
+        replies = session.reply({slot: (heard[slot][len(turns[slot])], {}) for slot in sorted(waiting - owed)[:8]})
+        assert replies
+        owed = {saying.slot for saying in session._sayings[: session._running]}
+        parts += bool(owed)
+        for slot, reply in replies.items():
+            turns[slot].append(reply)
+    assert parts > 3
+    for slot, replies in turns.items():
+        assert [r.sampled_ids for r in replies] == [t.sampled_ids for t in together[slot]]
+        for reply, turn in zip(replies, together[slot], strict=True):
+            np.testing.assert_allclose(reply.logprobs, turn.logprobs, atol=2e-4)
+
+
 def test_what_rows_share_is_encoded_once(network, renderer, monkeypatch):
     """However few play side by side: the context is not read again for each episode."""
     fed = []
     extend = RowCache.extend
     monkeypatch.setattr(
-        RowCache, "extend", lambda self, ids, counts: fed.append(ids.numel()) or extend(self, ids, counts)
+        RowCache, "extend", lambda self, ids, *rest: fed.append(ids.numel()) or extend(self, ids, *rest)
     )
     policy = HuggingFacePolicy(network, renderer, "tiny", longest=1)
     context = "Notes: coin crate. crate Hall. " * 8

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from opcd_agents.policies.scripted import HumanPolicy, RandomPolicy, ScriptedPolicy
-from opcd_agents.rollout import code_version, deal, play
+from opcd_agents.rollout import answers, code_version, deal, play
 from opcd_agents.types import Info, Outcome, Reply, Split, Task
 
 
@@ -159,6 +159,41 @@ def test_a_slot_is_refilled_at_once():
     games = [*tasks(1, doors=1), *tasks(1, doors=3), *tasks(2, doors=1), *tasks(1, doors=2)]
     play(policy, games, Corridor, slots=2)
     assert [set(heard) for heard in policy.heard] == [{0, 1}, {1, 2}, {1, 3}, {4}, {4}]
+
+
+class OneByOne:
+    """Answers the latest that was asked, and owes the others their answers."""
+
+    name, weights = "one by one", "0"
+
+    def __init__(self):
+        self.owed, self.asked = {}, []
+
+    def begin(self, context, seeds):
+        self.inner = ScriptedPolicy(["> on"]).begin(context, seeds)
+        return self
+
+    def reply(self, heard):
+        assert not heard.keys() & self.owed.keys()  # nobody is asked twice
+        self.asked.append(len(heard))
+        self.owed |= heard
+        slot = max(self.owed)
+        return self.inner.reply({slot: self.owed.pop(slot)})
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5, 9])
+def test_answers_may_come_one_by_one(slots):
+    policy = OneByOne()
+    mixed = [*tasks(3), *tasks(4, limit=5)]
+    episodes, wanted = (play(p, mixed, Corridor, slots=slots) for p in (policy, ScriptedPolicy(["> on"])))
+    assert [(e.turns, e.outcome) for e in episodes] == [(e.turns, e.outcome) for e in wanted]
+    assert max(policy.asked[1:]) == 1  # who is answered goes on at once, alone
+
+
+def test_all_answers_can_be_waited_for():
+    session = OneByOne().begin(None, range(4))
+    assert list(answers(session, {slot: ("", {}) for slot in range(4)})) == [3, 2, 1, 0]
+    assert answers(session, {}) == {}
 
 
 def opened(games, slots, policy=None):
