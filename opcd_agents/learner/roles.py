@@ -17,11 +17,12 @@ from opcd_agents.errors import MissingError, ModelError, UsageError
 from opcd_agents.learner import sharding
 from opcd_agents.learner.averages import Average
 from opcd_agents.learner.endpoint import Endpoint
+from opcd_agents.learner.ensemble import Ensemble
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, NegativeLogLikelihood, Objective, ReverseKL, SampledKL
 from opcd_agents.learner.parallel import Alone, Workers
 from opcd_agents.learner.sharding import whole
-from opcd_agents.learner.teachers import LIVE, AdapterOff, Ensemble, Following, Frozen, Live, Teacher, TrustRegion
+from opcd_agents.learner.teachers import LIVE, AdapterOff, Following, Frozen, Live, Teacher, TrustRegion
 from opcd_agents.policies.huggingface import HuggingFacePolicy
 from opcd_agents.policies.loading import head_of, quiet_peft
 from opcd_agents.recipe import Recipe, is_endpoint

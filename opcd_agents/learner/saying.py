@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, final
 
 import torch
@@ -61,6 +61,10 @@ class Heard(Saying):
     def of(cls, hidden: Tensor, head: Tensor) -> Heard:
         """What one model says; see `Part`."""
         return cls((Part(hidden, head),))
+
+    def cut(self, most: int | None) -> Heard:
+        """The same without the ids from `most` on."""
+        return replace(self, parts=tuple(replace(part, head=part.head[:most]) for part in self.parts))
 
     @property
     def vocabulary(self) -> int:

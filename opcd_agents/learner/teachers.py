@@ -1,4 +1,4 @@
-"""Who scores the student's tokens: frozen weights, an adapter switched off, a follower of the student, several at once.
+"""Who scores the student's tokens: frozen weights, an adapter switched off, a follower of the student; several: `ensemble.py`.
 
 A teacher reads rows with the context and says how likely each next id was. Where its weights never change, a context's keys and
 values are computed once a run; where they do, once an update. Knows no loss. Which to take: OPCD (arXiv 2602.12275, table 5) won
@@ -11,7 +11,6 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any, Final, cast, final
 
 import torch
@@ -95,7 +94,7 @@ class Frozen(Teacher):
 
     def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
         """See `Teacher`."""
-        return _cut(Heard((_part(self._network, self._states, rows, passes),)), self._most)
+        return Heard((_part(self._network, self._states, rows, passes),)).cut(self._most)
 
     @property
     def vocabulary(self) -> int:
@@ -233,71 +232,9 @@ class TrustRegion(Teacher):
         self._states[1].forget()
 
 
-@final
-class Ensemble(Teacher):
-    """Several teachers of one vocabulary; their probabilities are averaged over the ids that all know.
-
-    Args:
-        members: (teacher, weight) pairs, each teacher a single model; the weights are made to add up to 1.
-    """
-
-    def __init__(self, members: Sequence[tuple[Teacher, float]]) -> None:
-        if not members or any(weight <= 0 for _, weight in members):
-            raise UsageError(f"wanted teachers with weights above 0, got weights {[weight for _, weight in members]}")
-        if any(teacher.network is None for teacher, _ in members):
-            raise UsageError("wanted single models as members of an ensemble, got a mixture or an endpoint")
-        total = sum(weight for _, weight in members)
-        self._members = [(teacher, weight / total) for teacher, weight in members]
-
-    def __call__(self, rows: Sequence[Tokens], passes: Passes = PASSES) -> Heard:
-        """See `Teacher`."""
-        parts: list[Part] = []
-        for teacher, weight in self._members:
-            said = cast("Heard", teacher(rows, passes))  # a single model's
-            parts += [replace(part, weight=weight) for part in said.parts]
-        return _cut(Heard(tuple(parts)), self.vocabulary)
-
-    @property
-    def vocabulary(self) -> int:
-        """See `Teacher`."""
-        return min(teacher.vocabulary for teacher, _ in self._members)
-
-    @property
-    def identity(self) -> str:
-        """See `Teacher`."""
-        return " ".join(teacher.identity for teacher, _ in self._members)
-
-    @property
-    def positions(self) -> int | None:
-        """See `Teacher`."""
-        return min((n for teacher, _ in self._members if (n := teacher.positions) is not None), default=None)
-
-    def step(self, update: int) -> None:
-        """See `Teacher`."""
-        for teacher, _ in self._members:
-            teacher.step(update)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """See `Teacher`."""
-        return {
-            f"{i}|{name}": t for i, (teacher, _) in enumerate(self._members) for name, t in teacher.tensors().items()
-        }
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """See `Teacher`."""
-        for i, (teacher, _) in enumerate(self._members):
-            begins = f"{i}|"
-            teacher.load({name.removeprefix(begins): t for name, t in tensors.items() if name.startswith(begins)})
-
-
 def shared_rows(head: Tensor, teacher: Saying | None) -> Tensor:
     """The rows of a student's head [vocabulary, size] whose ids its teacher knows too: heads of one tokenizer may be padded differently."""
     return head if teacher is None or teacher.vocabulary >= head.shape[0] else head[: teacher.vocabulary]
-
-
-def _cut(said: Heard, most: int | None) -> Heard:
-    """The same without the ids from `most` on."""
-    return replace(said, parts=tuple(replace(part, head=part.head[:most]) for part in said.parts))
 
 
 def _part(

@@ -7,10 +7,11 @@ import torch
 
 from opcd_agents.errors import CheckpointError, UsageError
 from opcd_agents.learner import checkpoint
+from opcd_agents.learner.ensemble import Ensemble
 from opcd_agents.learner.forward import Passes, student_states
 from opcd_agents.learner.learner import Learner, Settings
 from opcd_agents.learner.objectives import Divergence, ForwardKL, ReverseKL, SampledKL
-from opcd_agents.learner.teachers import Ensemble, Following, Frozen, Live, TrustRegion
+from opcd_agents.learner.teachers import Following, Frozen, Live, TrustRegion
 from opcd_agents.policies.loading import head_of
 from opcd_agents.types import Example
 
