@@ -131,10 +131,10 @@ class _Session:
         return replies
 
     def _prefill(self, asked: Mapping[int, _Saying]) -> None:
-        """Feed what is new to the rows that go on and to those that begin, or had been let go; the others that have ended are let go."""
-        ended = self._sayings[self._running :]
-        going = [asked[saying.slot] for saying in ended if saying.slot in asked]
-        fresh = [saying for slot, saying in asked.items() if slot not in {one.slot for one in ended}]
+        """Feed what is new to the rows that go on and to those that begin; the others that have ended are let go, and may begin again."""
+        ended = [saying.slot for saying in self._sayings[self._running :]]
+        going = [asked[slot] for slot in ended if slot in asked]
+        fresh = [saying for slot, saying in asked.items() if slot not in ended]
         if self._cache is not None and len(going) < len(ended):
             rows = [n for n, saying in enumerate(self._sayings) if n < self._running or saying.slot in asked]
             self._cache = self._cache.keep(rows) if rows else None
