@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from opcd_agents.learner.sharding import decoder_of
 from opcd_agents.policies.cache import RowCache, pad_rows
+from opcd_agents.policies.last import last_layer_at
 from opcd_agents.types import Tokens
 
 _LONG = 512  # ids of a prefix from which reading it once for all rows is faster than a copy for each
@@ -64,9 +65,11 @@ def student_states(
         checkpointing: Compute activations again in the backward pass instead of keeping them.
     """
     ids, _ = pad_rows([row.ids for row in rows], network.device)
-    with _lowered(network, dtype), _recomputed(network) if checkpointing else nullcontext():
-        hidden = decoder_of(network)(input_ids=ids, use_cache=False).last_hidden_state
-    hidden = hidden[predicting(rows, 0, network.device)]
+    read = predicting(rows, 0, network.device)
+    # A layer that is computed again in the backward pass must be so in the same way, and then nobody reads.
+    saving = _recomputed(network) if checkpointing else last_layer_at(network.get_decoder(), read)
+    with _lowered(network, dtype), saving:
+        hidden = decoder_of(network)(input_ids=ids, use_cache=False).last_hidden_state[read]
     return hidden if dtype is None else hidden.to(dtype)
 
 
@@ -136,8 +139,8 @@ class PrefixStates:
     def _pass(self, cache: RowCache, rows: Sequence[Tokens], before: int) -> Tensor:
         """One pass, in the cells behind the prefix, over those of the pass before."""
         cache.rewind([before] * len(cache.lengths))
-        hidden = cache.extend(*pad_rows([row.ids[before:] for row in rows], self.network.device))
-        return hidden[predicting(rows, before, self.network.device)]
+        read = predicting(rows, before, self.network.device)
+        return cache.extend(*pad_rows([row.ids[before:] for row in rows], self.network.device), read=read)[read]
 
     def forget(self) -> None:
         """The weights have changed."""

@@ -7,7 +7,7 @@ id are the same number, and one comparison makes the attention mask. Knows no sa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from opcd_agents.errors import ModelError
+from opcd_agents.policies.last import Places, last_layer_at
 from opcd_agents.policies.prefix import Prefix, can_read, reading
 
 _STEP = 64  # cells added at a time
@@ -102,16 +103,17 @@ class RowCache:
         self._before, self._prefix = before, prefix
         self.lengths = torch.full((rows,), before, dtype=torch.long, device=model.device)
 
-    def extend(self, ids: Tensor, counts: Tensor, start: int = 0) -> Tensor:
+    def extend(self, ids: Tensor, counts: Tensor, start: int = 0, read: Places | None = None) -> Tensor:
         """Append ids to every row, or to some that follow each other.
 
         Args:
             ids: [rows, new], each row filled from the left.
             counts: [rows], how many of them are meant in each row.
             start: The first of these rows.
+            read: Indices (row, new id) of the hidden states that are wanted; None: all.
 
         Returns:
-            Hidden states [rows, new, size]; those behind a row's count mean nothing.
+            Hidden states [rows, new, size]; those behind a row's count, and those not wanted, mean nothing.
 
         Raises:
             ModelError: A row would be longer than the positions of the model.
@@ -125,12 +127,20 @@ class RowCache:
         for lane in self._lanes:
             lane.at, lane.start, lane.seen = at, start, seen
         masks: Any = self._masks(at, seen)  # some models take one for each type of layer
-        with reading(self._model.config, self._prefix) if self._prefix else nullcontext():
+        with self._read_prefix(ids, counts, read), last_layer_at(self._model, read) if read else nullcontext():
             out = self._model(
                 input_ids=ids, attention_mask=masks, position_ids=places, past_key_values=self._cache, use_cache=True
             )
         self.lengths = torch.cat([self.lengths[:start], lengths, self.lengths[stop:]])
         return out.last_hidden_state
+
+    def _read_prefix(self, ids: Tensor, counts: Tensor, read: Places | None) -> AbstractContextManager[None]:
+        """Have a pass over new ids read the prefix, if there is one."""
+        if self._prefix is None:
+            return nullcontext()
+        meant = (torch.arange(ids.shape[1], device=ids.device) < counts[:, None]).nonzero()
+        every = meant[:, 0], meant[:, 1]
+        return reading(self._model.config, self._prefix, every, read or every)
 
     def _places(self, at: Tensor, seen: int, lengths: Tensor) -> Tensor:
         """Positions of the ids at `at`; of padding behind the last one that the model has, that one."""
@@ -196,8 +206,8 @@ class RowCache:
             The hidden state of each row's last id, [rows, size].
         """
         ids, counts = pad_rows(rows, self.lengths.device)
-        hidden = self.extend(ids, counts, start)
-        return hidden[torch.arange(len(rows), device=hidden.device), counts - 1]
+        last = torch.arange(len(rows), device=ids.device), counts - 1
+        return self.extend(ids, counts, start, last)[last]
 
     def join(self, other: RowCache) -> None:
         """Add the rows of another cache behind these; both must have been extended."""

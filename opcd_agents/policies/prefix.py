@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from opcd_agents.errors import ModelError
+from opcd_agents.policies.last import Places
 
 _NAME = "opcd_shared_prefix"
 _OTHER = "softcap", "s_aux", "position_bias"  # what some models ask of their attention besides
@@ -33,9 +34,11 @@ class Prefix:
 
 @dataclass
 class _Reading:
-    """A pass under way: its prefix, and how many layers have read it."""
+    """A pass under way: its prefix, who reads it, in the last layer and before, and how many layers have read it."""
 
     prefix: Prefix
+    every: Places
+    last: Places
     layers: int = 0
 
 
@@ -50,15 +53,21 @@ def can_read(model: PreTrainedModel, keys: Tensor, values: Tensor) -> bool:
 
 
 @contextmanager
-def reading(config: PretrainedConfig, prefix: Prefix) -> Generator[None]:
-    """Have the passes of a model with this config read a prefix before their own cells.
+def reading(config: PretrainedConfig, prefix: Prefix, every: Places, last: Places) -> Generator[None]:
+    """Have a pass of a model with this config read a prefix before its own cells.
+
+    Args:
+        config: The model's.
+        prefix: What is read.
+        every: Its new ids; what is padding reads nothing.
+        last: Those whose hidden states are wanted, of which alone the last layer takes notice.
 
     Raises:
         ModelError: A layer did not read it, so that what came out is wrong.
     """
     usual: Any = config._attn_implementation  # pyright: ignore[reportPrivateUsage]
     config._attn_implementation = _NAME  # pyright: ignore[reportPrivateUsage]
-    _readings.append(_Reading(prefix))
+    _readings.append(_Reading(prefix, every, last))
     try:
         yield
         if _readings[-1].layers != len(prefix.layers):
@@ -100,20 +109,35 @@ def _attend(
         )
     now = _readings[-1]
     now.layers += 1
-    past_key, past_value = now.prefix.layers[module.layer_idx]
     rows, heads, new, size = query.shape
     kept = key.shape[1]
     groups = heads // kept
     low = value.dtype  # under autocast norms leave queries and keys in float32
-    folded = query.to(low).reshape(rows, kept, groups * new, size)  # heads that share their keys, as more queries
-    flat = folded.transpose(0, 1).reshape(1, kept, -1, size)
-    there, there_sum = _KERNEL(flat, past_key.to(low), past_value.to(low), scale=scaling)
+    query = query.to(low).view(rows, kept, groups, new, size)  # heads that share their keys are more queries
+    at = now.last if module.layer_idx == len(now.prefix.layers) - 1 else now.every
+    past_key, past_value = now.prefix.layers[module.layer_idx]
+    there, there_sum = _of_prefix(query, at, past_key.to(low), past_value.to(low), scaling)
     mask = attention_mask.to(low).repeat(1, 1, groups, 1)
+    folded = query.reshape(rows, kept, groups * new, size)
     here, here_sum = _KERNEL(folded, key.to(low), value, attn_mask=mask, scale=scaling)
-    there = there.view(kept, rows, -1, size).transpose(0, 1)
-    share = torch.sigmoid(there_sum.view(kept, rows, -1).transpose(0, 1) - here_sum)
-    both = torch.lerp(here, there, share[..., None].to(low))
+    share = torch.sigmoid(there_sum.view(here_sum.shape) - here_sum)
+    both = torch.lerp(here, there.view(here.shape), share[..., None].to(low))
     return both.reshape(rows, heads, new, size).transpose(1, 2), None
+
+
+def _of_prefix(query: Tensor, at: Places, keys: Tensor, values: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
+    """What queries [rows, key heads, groups, new, size] read in a prefix, of the same shape, and the logarithms of their sums.
+
+    Those that are not at `at` read nothing: 0, with a sum of 0.
+    """
+    row, place = at
+    asking = query[row, :, :, place]  # [asking, key heads, groups, size]
+    flat = asking.transpose(0, 1).flatten(1, 2)[None]
+    found, sums = _KERNEL(flat, keys, values, scale=scaling)
+    there, there_sum = query.new_zeros(query.shape), sums.new_full(query.shape[:-1], -torch.inf)
+    there[row, :, :, place] = found[0].view(asking.transpose(0, 1).shape).transpose(0, 1)
+    there_sum[row, :, :, place] = sums[0].view(asking.shape[1], -1, asking.shape[2]).transpose(0, 1)
+    return there, there_sum
 
 
 AttentionInterface.register(_NAME, _attend)

@@ -110,6 +110,7 @@ def test_a_layer_that_reads_no_prefix_is_noticed():
 
 
 def test_what_the_kernel_does_not_know_is_refused():
-    network, nothing = made("llama"), prefix.Prefix(())
-    with torch.no_grad(), pytest.raises(ModelError, match="asks for softcap"), prefix.reading(network.config, nothing):
+    network, places = made("llama"), (torch.tensor([0]), torch.tensor([0]))
+    reading = prefix.reading(network.config, prefix.Prefix(()), places, places)
+    with torch.no_grad(), pytest.raises(ModelError, match="asks for softcap"), reading:
         network.get_decoder()(torch.tensor([[1]]), attention_mask=torch.zeros(1, 1, 1, 1), use_cache=False, softcap=30)
