@@ -103,7 +103,7 @@ def _round(
     """
     import envs
     from cli import workflow
-    from cli.training import begun, train
+    from cli.training import begun, cast, preflight, train
     from opcd_agents.learner.parallel import found
     from opcd_agents.recipe import recipe_from
     from opcd_agents.runs import RunFolder
@@ -119,8 +119,10 @@ def _round(
         begun(folder, _noted(tasks, out / "bank.db", played, student, recipe, seed + number) if first else {})
     run = RunFolder.open(folder)
     steps = recipe_from(run.config["recipe"])
+    roles = cast(student, steps, run.config["seed"])
+    preflight(roles.player, run)
     with Progress(f"round {number}: distill", steps.updates) as bar:
-        train(student, run, steps, bar, resume=resume)
+        train(student, run, steps, bar, resume=resume, roles=roles)
 
 
 def _noted(

@@ -132,6 +132,9 @@ def test_rounds_learn_from_what_came_before_and_go_on(opcd, recipe, tmp_path):
     told = last_json(second.out)
     assert [row["round"] for row in told["rounds"]] == [0, 1, 2]
     assert told["rounds"][:2] == last_json(first.out)["rounds"]
+    assert second.err.count("on 8 validation episodes each") == 1  # what there was to gain is measured in each round
+    measured = json.loads((tmp_path / "r" / "round-2" / "metrics.jsonl").read_text().splitlines()[0])
+    assert measured.keys() == {"update", "without_context", "with_context"}
     with Bank.open(tmp_path / "r" / "bank.db", "r") as opened:
         assert opened.counts()["episodes"] == 24
     (other := tmp_path / "other.toml").write_text(RECIPE)
