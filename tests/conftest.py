@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,6 +33,14 @@ def _games() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPCD_CACHE", str(Path(tempfile.gettempdir()) / f"opcd-test-games-{os.getuid()}"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c() -> Iterator[None]:
+    """What runs in the background of a shell ignores Ctrl-C, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

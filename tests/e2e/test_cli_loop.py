@@ -29,11 +29,6 @@ def command(*args):
     return [sys.executable, "-m", "opcd_agents", *map(str, args)]
 
 
-def hears_ctrl_c():
-    """In the child: a test run in the background of a shell ignores SIGINT, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def last_json(text):
     return json.loads(text.splitlines()[-1])
 
@@ -150,7 +145,7 @@ def test_an_interrupted_run_is_resumed(opcd, bank, recipe, tmp_path):
     out = tmp_path / "run"
     recipe.write_text(RECIPE.replace("updates = 4", "updates = 30"))  # long enough to be stopped in
     args = ("distill", "house:5", "--context", "house/5", "--bank", bank, "--out", out, "--recipe", recipe)
-    process = subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True, preexec_fn=hears_ctrl_c)
+    process = subprocess.Popen(command(*args), stderr=subprocess.PIPE, text=True)
     metrics = out / "metrics.jsonl"
     deadline = time.monotonic() + 240
     while not (metrics.is_file() and metrics.read_text().count("\n") >= 2) and time.monotonic() < deadline:
@@ -308,7 +303,6 @@ def test_a_stop_while_games_are_compiled_is_prompt(tmp_path):
         env={**os.environ, "OPCD_CACHE": str(tmp_path / "games")},
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=hears_ctrl_c,
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("games/*.lock")) and time.monotonic() < deadline:
