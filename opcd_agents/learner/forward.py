@@ -158,7 +158,7 @@ class PrefixStates:
         cache = self._prefixes.pop(ids, None)
         if cache is None:
             cache = self._empty(1)
-            cache.extend(*pad_rows([ids], self.network.device))
+            cache.append([ids])
         self._prefixes[ids] = cache
         if len(self._prefixes) > self._kept:
             del self._prefixes[next(iter(self._prefixes))]

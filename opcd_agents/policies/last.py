@@ -24,8 +24,9 @@ def last_layer_at(decoder: PreTrainedModel, at: Places) -> Generator[None]:
     """Have the passes of a decoder compute its last layer at some states only; the other hidden states mean nothing.
 
     Args:
-        decoder: Without head. One whose parts have other names, or mix experts, is computed as ever.
-        at: The states that are read.
+        decoder: Without head. Parts with other names, or that mix experts, are computed as ever, and so is a layer that looks back by other
+            means than attention (a convolution): it would read what was left out.
+        at: The states that are read, each once.
     """
     hooks = [hook for part in _parts(decoder) for hook in _narrow(part, at)]
     try:
@@ -37,8 +38,10 @@ def last_layer_at(decoder: PreTrainedModel, at: Places) -> Generator[None]:
 
 def _parts(decoder: PreTrainedModel) -> Iterator[torch.nn.Module]:
     """The parts of the last layer that are made of nothing but linear maps."""
-    layer: Any = getattr(decoder, "layers", [None])[-1]
-    known = dict(layer.named_modules()) if layer is not None else {}
+    layers: Any = getattr(decoder, "layers", None)
+    known = dict(layers[-1].named_modules()) if layers else {}
+    if any(isinstance(m, torch.nn.Conv1d) for m in known.values()):
+        return
     for part in (known[name] for name in _PARTS if name in known):
         if all(
             isinstance(m, torch.nn.Linear)

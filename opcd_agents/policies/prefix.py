@@ -128,7 +128,7 @@ def _attend(
 def _of_prefix(query: Tensor, at: Places, keys: Tensor, values: Tensor, scaling: float | None) -> tuple[Tensor, Tensor]:
     """What queries [rows, key heads, groups, new, size] read in a prefix, of the same shape, and the logarithms of their sums.
 
-    Those that are not at `at` read nothing: 0, with a sum of 0.
+    Those that are not at `at` read nothing: 0, with the logarithm of 0.
     """
     row, place = at
     asking = query[row, :, :, place]  # [asking, key heads, groups, size]

@@ -135,7 +135,13 @@ def test_anchoring_brings_the_readings_together(network, examples):
 
 def test_activations_computed_again_change_nothing(network, examples):
     _, plain = gradients(network, examples)
+    passes: list[bool] = []
+    hook = network.get_submodule("model.layers.0.mlp").register_forward_pre_hook(
+        lambda *_: passes.append(torch.is_grad_enabled())
+    )
     _, again = gradients(network, examples, checkpointing=True)
+    hook.remove()
+    assert sum(passes) == 2  # forward, and again on the way back
     close(plain, again, tolerance=1e-6)  # not to the bit: checkpointing has the last layer compute all states
     assert not any(module.training for module in network.modules())
 
