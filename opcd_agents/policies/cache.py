@@ -98,7 +98,7 @@ class RowCache:
 
     def __init__(self, model: PreTrainedModel, rows: int, before: int = 0, prefix: Prefix | None = None) -> None:
         self._model = model
-        self._lanes = [_Lane(rows) for _ in range(model.config.num_hidden_layers)]
+        self._lanes = [_Lane(rows) for _ in range(model.config.num_hidden_layers - _borrowing(model))]
         self._cache = Cache(layers=list(self._lanes))
         self._before, self._prefix = before, prefix
         self.lengths = torch.full((rows,), before, dtype=torch.long, device=model.device)
@@ -236,13 +236,18 @@ class RowCache:
         keys, values = self._lanes[0].keys, self._lanes[0].values
         assert keys is not None
         assert values is not None
-        return self._window() is None and can_read(self._model, keys, values)
+        return self._window() is None and not _borrowing(self._model) and can_read(self._model, keys, values)
 
     def shared(self, rows: int) -> RowCache:
         """Rows that go on behind this cache's one row, which all of them read; see `can_be_shared`."""
         cells = int(self.lengths[0])
         layers = tuple(_cut(lane, cells) for lane in self._lanes)
         return RowCache(self._model, rows, cells, Prefix(layers))
+
+
+def _borrowing(model: PreTrainedModel) -> int:
+    """How many of the last layers read the states of earlier ones and keep none (Gemma 3n, Gemma 4)."""
+    return getattr(model.config, "num_kv_shared_layers", 0) or 0
 
 
 def _cut(lane: _Lane, cells: int) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,15 @@
 """A long prefix that all rows read without a copy gives the states of whole rows; where it cannot be read so, rows have copies."""
 
+from typing import Any
+
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM
+from transformers import Gemma4ForCausalLM, Gemma4TextConfig, MistralConfig, MistralForCausalLM
 
 from opcd_agents.errors import ModelError
 from opcd_agents.learner.forward import Passes, PrefixStates, student_states
 from opcd_agents.policies import prefix
+from opcd_agents.policies.cache import RowCache
 from opcd_agents.types import Tokens
 
 from .families import FAMILIES, SHAPE
@@ -86,11 +89,45 @@ def test_bfloat16_passes_read_it_too(readings):
     assert (low - whole).norm() < 0.05 * whole.norm()
 
 
-@pytest.mark.parametrize("kind", ["window", "eager"])
+def borrowing():
+    """A model whose last two layers read the states of earlier ones."""
+    layers = {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+    }
+    inputs: dict[str, Any] = {
+        "vocab_size_per_layer_input": 60,
+        "hidden_size_per_layer_input": 8,
+        "global_head_dim": 16,
+        "pad_token_id": 0,
+    }
+    config = Gemma4TextConfig(vocab_size=60, **{**SHAPE, **layers, **inputs}, sliding_window=4)
+    return Gemma4ForCausalLM(config).eval()
+
+
+def test_layers_that_keep_no_states_have_no_cells():
+    network = borrowing()
+    ids = torch.randint(60, (3, 9), generator=torch.Generator().manual_seed(0))
+    whole = network.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.detach()
+    with torch.no_grad():
+        cache = RowCache(network.get_decoder(), 2)
+        cache.append(ids[:2, :4].tolist())
+        late = RowCache(network.get_decoder(), 1)
+        late.append(ids[2:, :4].tolist())
+        cache.join(late)
+        cache.swap(0, 2)
+        found = cache.keep([0, 2]).append(ids[[2, 0], 4:].tolist())
+    torch.testing.assert_close(found, whole[[2, 0], 8], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["window", "eager", "borrowing"])
 def test_other_attention_has_copies(kind, readings):
     network = made("qwen3")
     if kind == "window":
         network = MistralForCausalLM(MistralConfig(vocab_size=60, **SHAPE, sliding_window=700)).eval()
+    elif kind == "borrowing":
+        network = borrowing()
     else:
         network.set_attn_implementation("eager")
     rows = rows_behind(LONG, (200, 9))
