@@ -91,18 +91,16 @@ def test_bfloat16_passes_read_it_too(readings):
 
 def borrowing():
     """A model whose last two layers read the states of earlier ones."""
-    layers = {
+    shape: dict[str, Any] = SHAPE | {
         "num_hidden_layers": 4,
         "num_kv_shared_layers": 2,
         "layer_types": ["sliding_attention", "full_attention"] * 2,
-    }
-    inputs: dict[str, Any] = {
+        "global_head_dim": 16,
         "vocab_size_per_layer_input": 60,
         "hidden_size_per_layer_input": 8,
-        "global_head_dim": 16,
         "pad_token_id": 0,
     }
-    config = Gemma4TextConfig(vocab_size=60, **{**SHAPE, **layers, **inputs}, sliding_window=4)
+    config = Gemma4TextConfig(vocab_size=60, sliding_window=4, **shape)
     return Gemma4ForCausalLM(config).eval()
 
 
